@@ -49,7 +49,7 @@ def load_binary(
 ) -> BinaryData:
     """Handwritten 0 against 1, at ``size`` x ``size`` pixels (2 to 28; ``None`` keeps the native size), float32.
 
-    ``"digits"``: scikit-learn's 8x8 digits, 240 for training and 120 for testing (in each class every third one), no
+    ``"digits"``: scikit-learn's 8x8 digits, 241 for training and 119 for testing (every third one of each class), no
     download. ``"mnist"``: 12,665 and 2,115 images, from ``folder``, else ``$LAZY_HELPERS_DATA``, else the user's cache,
     else downloaded there; every file's SHA-256 is checked. Resizing is bilinear; ``antialias=False`` is what the
     published figures used. ``normalize=True`` gives ||x|| = 1. Raises ``ValueError`` for a name, size or split that is
@@ -150,3 +150,10 @@ def _read_idx(path: Path) -> np.ndarray:
     if raw[2] != 8 or len(raw) != 4 + 4 * len(shape) + math.prod(shape):
         raise ValueError(f"{path} is no idx file of bytes with axes {shape}: delete it and run again, or {REMEDY}.")
     return np.frombuffer(raw, np.uint8, offset=4 + 4 * len(shape)).reshape(shape)
+
+
+def fingerprint(name: str) -> dict[str, str]:
+    """SHA-256 of what a data set is made of: MNIST's files (checked on loading), or the embedded digits' arrays."""
+    if name == "mnist":
+        return dict(MNIST)
+    return {f"digits-{split}": hashlib.sha256(b"".join(part.numpy().tobytes() for part in _digits(split))).hexdigest() for split in ("train", "test")}

@@ -1,0 +1,183 @@
+"""The paper's figures as declared grids of cells, and what is measured in a cell."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable
+
+import torch
+
+from .attack import smallest_flip
+from .data import load_binary
+from .lazy import LazyBall
+from .network import TwoLayerNet
+from .train import train_sgd
+
+
+@dataclasses.dataclass(frozen=True)
+class Setup:
+    """The choices in which a variant of the experiment differs from another."""
+
+    normalize: bool  # ||x|| = 1, or the pixels as they are
+    bias: bool  # a hidden bias, trained and counted in the deviation
+    exit: str  # "epoch": the first iterate seen outside the ball; "step": the last one inside
+    antialias: bool  # when the images are resized
+
+
+VARIANTS = {
+    "published": Setup(normalize=False, bias=True, exit="epoch", antialias=False),  # Figure 2, as its scripts ran
+    "theory": Setup(normalize=True, bias=False, exit="step", antialias=False),  # Definition 2.1, the setting of Figure 5
+    # The published procedure with one choice switched.
+    "unit norm": Setup(normalize=True, bias=True, exit="epoch", antialias=False),
+    "no bias": Setup(normalize=False, bias=False, exit="epoch", antialias=False),
+    "step exit": Setup(normalize=False, bias=True, exit="step", antialias=False),
+    "antialias": Setup(normalize=False, bias=True, exit="epoch", antialias=True),
+}
+LR, BATCH, EPOCHS = 0.1, 64, 1000  # the published scripts'
+SEARCH_STEP, SEARCH_END = 0.001, 5.0  # ||delta|| in the published line search
+BENCHMARK = 5.0  # the published benchmark curve of ||delta|| / ||x|| is 5 / sqrt(d)
+
+
+@dataclasses.dataclass(frozen=True, order=True)
+class Cell:
+    """One point of a grid; ordered so that a run does the cheap widths first and finishes a seed before the next."""
+
+    m: int
+    seed: int
+    d: int
+    variant: str
+    C0: float = 10.0
+    data: str = "mnist"
+
+    @property
+    def key(self) -> str:
+        """The cell's name, and its file's."""
+        return f"{self.variant.replace(' ', '-')}_{self.data}_d{self.d}_m{self.m}_C{self.C0:g}_s{self.seed}"
+
+    @property
+    def cost(self) -> float:
+        """Relative cost, for the estimate of the time left: the products with W, and what a cell costs at any size."""
+        return self.d * self.m + 2e5
+
+
+@dataclasses.dataclass(frozen=True)
+class Figure:
+    """A named grid with its presets (``preset -> number of seeds or None -> cells``) and what is measured in a cell."""
+
+    name: str
+    title: str
+    presets: dict[str, Callable[[int | None], list[Cell]]]
+    measure: Callable[[Cell, torch.device], dict[str, float]]
+    modules: tuple[str, ...]  # of this package: what the measurement rests on
+
+
+def grid(variants, ds, seeds: dict[int, int], data: str = "mnist") -> Callable[[int | None], list[Cell]]:
+    """All cells with these variants and d; ``seeds`` is the number of seeds at each width."""
+
+    def cells(override: int | None) -> list[Cell]:
+        return sorted(
+            Cell(m, seed, d, variant, data=data)
+            for m, count in seeds.items() for seed in range(override or count) for d in ds for variant in variants
+        )
+
+    return cells
+
+
+def measure_flips(cell: Cell, device: torch.device) -> dict[str, float]:
+    r"""Train until the weights leave the ball, then flip every test point by one exact step (Figures 2 and 5).
+
+    Means are over the correctly classified test points whose sign one step can flip, but for ``grad_norm`` and
+    ``abs_f``, which are over all. The columns that end in ``_published`` repeat the published averages: norms rounded up
+    to the line search's grid and capped at its end, misclassified points averaged in as 0.
+    """
+    setup = VARIANTS[cell.variant]
+    train, test = (
+        load_binary(cell.data, math.isqrt(cell.d), setup.normalize, setup.antialias, split) for split in ("train", "test")
+    )
+    start = TwoLayerNet.init(cell.d, cell.m, seed=cell.seed, bias=setup.bias, device=device)
+    exit = train_sgd(
+        start, train.X.to(device), train.y.to(device), cell.C0, lr=LR, batch_size=BATCH, max_epochs=EPOCHS,
+        seed=cell.seed, exit=setup.exit,
+    )[cell.C0]  # fmt: skip
+    flip = smallest_flip(exit.net, test.X.to(device))
+
+    eta, norm, f, grad_norm = (part.double().cpu() for part in (flip.eta, flip.norm, flip.value, flip.grad_norm))
+    length = test.X.double().norm(dim=1)
+    right = f * test.y.double() > 0
+    used = right & flip.found.cpu()
+    searched = (torch.ceil(norm / SEARCH_STEP) * SEARCH_STEP).nan_to_num(SEARCH_END).clamp(max=SEARCH_END)
+    published = torch.where(right, searched, 0.0) / length
+    relative = (norm / length)[used]
+    return {
+        "relative_perturbation": float(relative.mean()),
+        "relative_perturbation_sd": float(relative.std()),
+        "relative_perturbation_max": float(relative.max()),
+        "relative_perturbation_published": float(published.mean()),
+        "robust_error": float((~right | (norm / length <= BENCHMARK / math.sqrt(cell.d))).double().mean()),
+        "grad_norm": float(grad_norm.mean()),
+        "grad_norm_sd": float(grad_norm.std()),
+        "eta": float(eta[used].mean()),
+        "step_size": float((relative / grad_norm[used]).mean()),
+        "step_size_published": float((published / grad_norm).mean()),
+        "abs_f": float(f.abs().mean()),
+        "linear_ratio": float((eta * grad_norm.square() / f.abs())[used].mean()),  # exact step over |f| / ||grad f||^2
+        "test_accuracy": float(right.double().mean()),
+        "misclassified": int((~right).sum()),
+        "not_found": int((right & ~used).sum()),
+        "beyond_search": int((norm[used] > SEARCH_END).sum()),
+        "mean_input_norm": float(length.mean()),
+        "steps": int(exit.steps),
+        "epochs": float(exit.epochs),
+        "left": bool(exit.left),
+        "deviation_C0": float(LazyBall(start.weights, cell.C0).distance(exit.net.weights)) * math.sqrt(cell.m),
+        "train_loss": float(exit.train_loss),
+    }
+
+
+SQUARES = (25, 49, 100, 196, 289, 400, 484, 625, 784)
+CORE = ("network", "lazy", "attack", "train", "data")
+
+FIGURES = {
+    figure.name: figure
+    for figure in (
+        Figure(
+            "fig2",
+            "Figures 2 and 5: the smallest flipping step against d, as published and as the theory has it",
+            {
+                "quick": grid(("published", "theory"), (25, 100, 784), {1_000: 2}),
+                "paper": grid(("published", "theory"), SQUARES, {1_000: 5, 10_000: 5, 100_000: 3}),
+                "digits": grid(("published", "theory"), (16, 64), {200: 3}, data="digits"),
+            },
+            measure_flips,
+            CORE,
+        ),
+        Figure(
+            "differences",
+            "Figure 2 with one choice of the published procedure switched at a time",
+            {
+                "quick": grid(("unit norm", "no bias", "step exit", "antialias"), (25, 784), {1_000: 2}),
+                "paper": grid(("unit norm", "no bias", "step exit", "antialias"), SQUARES, {1_000: 5}),
+                "digits": grid(("unit norm", "no bias", "step exit"), (16, 64), {200: 3}, data="digits"),
+            },
+            measure_flips,
+            CORE,
+        ),
+    )
+}
+
+
+def figure_named(name: str) -> Figure:
+    """The figure, or a ``ValueError`` that lists those there are."""
+    if name not in FIGURES:
+        raise ValueError(f"figure {name!r} is not declared: choose one of {', '.join(FIGURES)}.")
+    return FIGURES[name]
+
+
+def cells_of(figure: Figure, preset: str = "paper", seeds: int | None = None) -> list[Cell]:
+    """The cells of a preset, in the order in which they run."""
+    if preset not in figure.presets:
+        raise ValueError(f"preset {preset!r} does not exist for {figure.name}: choose one of {', '.join(figure.presets)}.")
+    if seeds is not None and seeds < 1:
+        raise ValueError(f"seeds must be at least 1, got {seeds}: pass, for example, --seeds 3.")
+    return figure.presets[preset](seeds)

@@ -1,0 +1,256 @@
+"""Running a grid cell by cell so that nothing finished is lost, and collecting it into a CSV beside its manifest.
+
+A finished cell is one small JSON file in ``runs/<figure>/``, written to a temporary name and moved, so it is there whole
+or not at all. A process that works on a cell holds a lock on it, which the system frees when the process dies; others
+pass it by. A cell that a collected CSV already holds counts as finished, so a fresh clone goes on where another stopped.
+"""
+
+from __future__ import annotations
+
+import ast
+import csv
+import dataclasses
+import hashlib
+import inspect
+import io
+import json
+import os
+import platform
+import time
+import tokenize
+from collections.abc import Iterable
+from pathlib import Path
+
+import filelock
+import numpy as np
+import torch
+from tqdm.auto import tqdm
+
+from . import data
+from .checks import check_device
+from .experiments import VARIANTS, Cell, Figure, cells_of
+
+ROOT = Path(__file__).resolve().parents[1]
+RUNS = ROOT / "runs"
+RESULTS = ROOT / "book" / "results"
+
+
+def run(figure: Figure, cells: Iterable[Cell], device: str = "auto", runs: Path = RUNS, results: Path = RESULTS, stale: bool = False) -> int:
+    """Compute the cells that are not finished; returns how many were computed here.
+
+    A cell finished by other code than today's counts as finished unless ``stale`` is set.
+    """
+    chosen = check_device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
+    folder = runs / figure.name
+    _make(folder / "locks")
+    code = code_digest(figure)
+    finished = {key for key, row in _rows(figure, runs, results).items() if not stale or row["code"] == code}
+    todo = [cell for cell in cells if cell.key not in finished]
+    computed = 0
+    bar = tqdm(total=sum(cell.cost for cell in todo), desc=figure.name, bar_format="{desc} {percentage:3.0f}% |{bar}| {elapsed} < {remaining} {postfix}")
+    with bar:
+        for cell in todo:
+            bar.set_postfix_str(cell.key)
+            try:
+                with filelock.FileLock(folder / "locks" / f"{cell.key}.lock", timeout=0):
+                    earlier = _read(_file(runs, figure, cell.key))  # another process may have finished it meanwhile
+                    if earlier is None or (stale and earlier["code"] != code):
+                        _write(_file(runs, figure, cell.key), json.dumps(_compute(figure, cell, chosen, code), indent=1))
+                        computed += 1
+            except filelock.Timeout:
+                pass  # another process is at it
+            bar.update(cell.cost)
+    return computed
+
+
+def _compute(figure: Figure, cell: Cell, device: torch.device, code: str) -> dict:
+    start = time.perf_counter()
+    values = figure.measure(cell, device)
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"cpu ({torch.get_num_threads()} threads)"
+    record = {"seconds": round(time.perf_counter() - start, 2), "device": name, "torch": torch.__version__, "code": code}
+    return {"key": cell.key, **dataclasses.asdict(cell), **values, **record}
+
+
+def collect(figure: Figure, preset: str = "paper", seeds: int | None = None, runs: Path = RUNS, results: Path = RESULTS) -> Path:
+    """Write the finished cells of a preset to ``<results>/<name>.csv`` beside its manifest; returns the CSV's path.
+
+    Where cells are missing the manifest says which. Raises ``ValueError`` where none is finished.
+    """
+    cells = cells_of(figure, preset, seeds)
+    rows = _rows(figure, runs, results)
+    done = [rows[cell.key] for cell in cells if cell.key in rows]
+    if not done:
+        raise ValueError(f"{figure.name} has no finished cell in {runs / figure.name}: run it first with `python -m lazy_helpers run {figure.name} --preset {preset}`.")
+    _make(results)
+    text = io.StringIO()
+    writer = csv.DictWriter(text, fieldnames=list(done[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows({name: f"{value:.9g}" if isinstance(value, float) else value for name, value in row.items()} for row in done)
+    path = results / f"{stored_name(figure, preset)}.csv"
+    _write(path, text.getvalue())
+    manifest = {
+        "figure": figure.name,
+        "title": figure.title,
+        "preset": preset,
+        "csv": path.name,
+        "csv_sha256": _sha256(path.read_bytes()),
+        "cells": len(done),
+        "missing": [cell.key for cell in cells if cell.key not in rows],
+        "configuration": {
+            "axes": {axis: sorted({row[axis] for row in done}) for axis in ("variant", "d", "m", "C0", "data")},
+            "seeds": {str(m): sorted({row["seed"] for row in done if row["m"] == m}) for m in sorted({row["m"] for row in done})},
+            "variants": {name: dataclasses.asdict(VARIANTS[name]) for name in sorted({row["variant"] for row in done})},
+        },
+        "code": sorted({row["code"] for row in done}),
+        "modules_sha256": module_hashes(figure),
+        "data_sha256": {name: data.fingerprint(name) for name in sorted({row["data"] for row in done})},
+        "versions": {"python": platform.python_version(), "numpy": np.__version__, "torch": sorted({row["torch"] for row in done})},
+        "devices": sorted({row["device"] for row in done}),
+        "wall_seconds": round(sum(row["seconds"] for row in done)),
+    }
+    _write(path.with_suffix(".json"), json.dumps(manifest, indent=1) + "\n")
+    return path
+
+
+def status(figures: Iterable[Figure], runs: Path = RUNS, results: Path = RESULTS) -> list[str]:
+    """A line for each figure and preset of which something is finished or stored."""
+    lines = []
+    for figure in figures:
+        rows = _rows(figure, runs, results)
+        for preset in figure.presets:
+            cells = cells_of(figure, preset)
+            path = results / f"{stored_name(figure, preset)}.csv"
+            done = [rows[cell.key] for cell in cells if cell.key in rows]
+            line = f"{figure.name:<14}{preset:<8}{len(done):>4} of {len(cells)} cells"
+            if path.exists():
+                line += f"  {path.name}: {_verdict(figure, path)}"
+            lines.append(line if done or path.exists() else line + "  not run")
+    return lines
+
+
+def load_results(name: str, results: Path = RESULTS):
+    """A collected result as a pandas DataFrame, once its CSV is found to bear the hash in its manifest.
+
+    Raises ``ValueError`` for a result that is not there or was altered.
+    """
+    import pandas as pd  # only readers of results need it
+
+    return pd.read_csv(io.StringIO(_verified(results / f"{name}.csv")))
+
+
+def stored_name(figure: Figure, preset: str) -> str:
+    """A collected result's name: the paper preset bears the figure's."""
+    return figure.name if preset == "paper" else f"{figure.name}_{preset}"
+
+
+def code_digest(figure: Figure) -> str:
+    """One short hash of all that a cell's numbers depend on."""
+    return _sha256(json.dumps(module_hashes(figure), sort_keys=True).encode())[:16]
+
+
+def module_hashes(figure: Figure) -> dict[str, str]:
+    """SHA-256 of each module and of the measurement, without comments and docstrings: prose does not outdate a result."""
+    folder = Path(__file__).parent
+    hashes = {f"{name}.py": _sha256(_bare(folder.joinpath(f"{name}.py").read_text()).encode()) for name in figure.modules}
+    variants = sorted({cell.variant for preset in figure.presets for cell in cells_of(figure, preset)})
+    hashes["measurement"] = _sha256((_bare(inspect.getsource(figure.measure)) + repr([(name, VARIANTS[name]) for name in variants])).encode())
+    return hashes
+
+
+def _bare(source: str) -> str:
+    """The source without comments, docstrings and blank lines; cut from the text, so every Python version agrees."""
+    lines = source.splitlines()
+    for token in tokenize.generate_tokens(io.StringIO(source).readline):
+        if token.type == tokenize.COMMENT:
+            row, column = token.start
+            lines[row - 1] = lines[row - 1][:column]
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef)) and ast.get_docstring(node) is not None:
+            text = node.body[0]
+            lines[text.lineno - 1 : text.end_lineno] = [""] * (text.end_lineno - text.lineno + 1)
+    return "\n".join(line.rstrip() for line in lines if line.strip())
+
+
+def _rows(figure: Figure, runs: Path, results: Path) -> dict[str, dict]:
+    """Every finished cell of a figure by its key: collected ones, and over them those in the runs folder."""
+    rows = {}
+    for preset in figure.presets:
+        path = results / f"{stored_name(figure, preset)}.csv"
+        if path.exists():
+            rows |= {row["key"]: row for row in map(_typed, csv.DictReader(io.StringIO(_verified(path))))}
+    for file in sorted((runs / figure.name).glob("*.json")):
+        row = _read(file)
+        if row is not None:
+            rows[row["key"]] = row
+    return rows
+
+
+def _typed(row: dict[str, str]) -> dict:
+    """Numbers as numbers: what ``json`` would have given back."""
+
+    def parse(value: str):
+        for kind in (int, float):
+            try:
+                return kind(value)
+            except ValueError:
+                pass
+        return {"True": True, "False": False}.get(value, value)
+
+    text = ("key", "variant", "data", "device", "torch", "code")
+    return {name: value if name in text else parse(value) for name, value in row.items()}
+
+
+def _verified(path: Path) -> str:
+    """The text of a collected CSV that bears its manifest's hash."""
+    manifest = path.with_suffix(".json")
+    if not path.exists() or not manifest.exists():
+        raise ValueError(f"{path.name} or its manifest is not in {path.parent}: run the figure and collect it, see `python -m lazy_helpers list`.")
+    raw = path.read_bytes()
+    if _sha256(raw) != json.loads(manifest.read_text())["csv_sha256"]:
+        raise ValueError(f"{path} does not bear the SHA-256 in its manifest, so it was altered: restore it with `git checkout` or collect it again.")
+    return raw.decode()
+
+
+def _verdict(figure: Figure, path: Path) -> str:
+    try:
+        _verified(path)
+    except ValueError:
+        return "ALTERED, its hash is not the manifest's"
+    manifest = json.loads(path.with_suffix(".json").read_text())
+    fresh = manifest["code"] == [code_digest(figure)]
+    missing = f", {len(manifest['missing'])} cells missing" if manifest["missing"] else ""
+    return ("up to date" if fresh else "computed by other code than today's") + missing
+
+
+def _file(runs: Path, figure: Figure, key: str) -> Path:
+    return runs / figure.name / f"{key}.json"
+
+
+def _read(file: Path) -> dict | None:
+    """A finished cell, or ``None`` for one that is missing or not whole."""
+    try:
+        row = json.loads(file.read_text())
+    except (OSError, ValueError):
+        return None
+    return row if isinstance(row, dict) and row.get("key") == file.stem and "code" in row else None
+
+
+def _write(path: Path, text: str) -> None:
+    """All or nothing: a temporary file in the same folder, flushed to disk, then moved."""
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    with open(part, "w", encoding="utf-8", newline="\n") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(part, path)
+
+
+def _make(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(f"the folder {folder} cannot be made ({error.strerror}): choose another with --runs or --results.") from None
+
+
+def _sha256(raw: bytes) -> str:
+    return hashlib.sha256(raw).hexdigest()
