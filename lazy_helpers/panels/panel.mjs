@@ -1,0 +1,197 @@
+// The shell of every panel: its state, its controls, its place in the page's address, and the Worker that computes.
+//
+// A panel is an object { title, controls, notes, needs, measure, build }, in PANELS under its name:
+//   controls   { key: a slider or a choice }, the state's keys in their order on the page; `seed` is every panel's
+//   notes      state -> { key: what stands below that control }
+//   needs      the keys of the state, besides the seed, on which `measure` depends
+//   measure    (state, cache) -> numbers and arrays; pure but for the draws kept in `cache`; runs in the Worker
+//   build      () -> { nodes, show, close } in the page; show(state, data) -> { headline, traits }
+
+import { button, choice, html, slider, uniqueId } from "./view.mjs";
+
+export const PANELS = {};
+
+const MAX_SEED = 2 ** 31 - 1;
+
+/** The Worker's side: answers each state with what the panel's `measure` finds. */
+export function serve(scope) {
+  const cache = {};
+  scope.onmessage = ({ data: { name, state } }) => scope.postMessage({ state, data: PANELS[name].measure(state, cache) });
+}
+
+/** Sends states to a Worker one at a time; of those that arrive while it is busy only the latest is kept. */
+function calculator(name, source, answer) {
+  let busy = false, next = null;
+  const cache = {};
+  const done = (result) => {
+    busy = false;
+    answer(result);
+    if (next) ask(next);
+  };
+  const here = (state) => setTimeout(() => done({ state, data: PANELS[name].measure(state, cache) }));
+  let send = here; // where Workers are forbidden, the page itself computes
+  let close = () => {};
+  if (globalThis.Worker) {
+    const url = URL.createObjectURL(new Blob([source], { type: "text/javascript" }));
+    const worker = new Worker(url);
+    let pending = null;
+    worker.onmessage = ({ data }) => done(data);
+    worker.onerror = (event) => {
+      event.preventDefault();
+      send = here;
+      if (busy) here(pending);
+    };
+    send = (state) => worker.postMessage({ name, state: (pending = state) });
+    close = () => (worker.terminate(), URL.revokeObjectURL(url));
+  }
+  const ask = (state) => {
+    if (busy) return void (next = state);
+    busy = true;
+    next = null;
+    send(state);
+  };
+  return { ask, close };
+}
+
+/** The part of `given` that the panel understands: known keys, values within the controls' ranges. */
+function understood(panel, given) {
+  const state = {};
+  const take = (key, low, high, whole) => {
+    const number = Number(given[key] ?? NaN);
+    if (number >= low && number <= high && (!whole || Number.isInteger(number))) state[key] = number;
+  };
+  for (const [key, { values, options, whole }] of Object.entries(panel.controls)) {
+    if (values) take(key, values[0], values.at(-1), whole);
+    else if (Object.hasOwn(options, given[key])) state[key] = given[key];
+  }
+  take("seed", 0, MAX_SEED, true);
+  return state;
+}
+
+const QUIET = 300; // ms without a move before the address is rewritten: browsers limit how often it may be
+
+/** The state in the page's address, as ?setting.d=400&setting.m=2000: a lecturer can link to it. */
+function address(prefix) {
+  let timer;
+  const read = () => {
+    const found = [...new URLSearchParams(location.search)].filter(([key]) => key.startsWith(`${prefix}.`));
+    return Object.fromEntries(found.map(([key, value]) => [key.slice(prefix.length + 1), value]));
+  };
+  const write = (state) => {
+    clearTimeout(timer);
+    timer = setTimeout(() => {
+      const query = new URLSearchParams(location.search);
+      for (const key of [...query.keys()]) if (key.startsWith(`${prefix}.`)) query.delete(key);
+      for (const [key, value] of Object.entries(state ?? {})) query.set(`${prefix}.${key}`, value);
+      const search = query.toString();
+      history.replaceState(history.state, "", location.pathname + (search ? `?${search}` : "") + location.hash);
+    }, QUIET);
+  };
+  return { read, write };
+}
+
+/**
+ * Brings the panel `name` to life inside `root`. `initial` is where "Reset" returns to, `start` where it begins.
+ * `moved(state)` is told of every change by the reader, `answered(results)` of every answer.
+ * Returns { set(state), close() }.
+ */
+export function create(root, name, source, { initial, start = {}, moved = () => {}, answered = () => {} }) {
+  const panel = PANELS[name];
+  let state = { ...initial, ...understood(panel, start) };
+  let shown = null; // the latest answer: { state, data }
+  let asked = null;
+
+  const change = (part) => {
+    set(part);
+    moved(state);
+  };
+  const controls = Object.entries(panel.controls).map(([key, spec]) => {
+    const make = spec.options ? choice : slider;
+    return [key, make(spec, (value) => change({ [key]: value }))];
+  });
+  const seedText = html("output", { class: "lp-seed" });
+  const headline = html("p", { class: "lp-headline" });
+  const spoken = html("p", { class: "lp-spoken", "aria-live": "polite" }); // the headline, once a drag has ended
+  const body = panel.build();
+  const titleId = uniqueId();
+  root.replaceChildren(
+    html("div", { class: "lp-bar" },
+      html("span", { class: "lp-title", id: titleId }, panel.title),
+      html("span", { class: "lp-buttons" }, seedText,
+        button("New draw", () => change({ seed: (state.seed + 1) % (MAX_SEED + 1) })),
+        button("Reset", () => (change(initial), moved(null))))),
+    html("div", { class: "lp-controls" }, ...controls.map(([, control]) => control.el)),
+    headline,
+    spoken,
+    ...body.nodes,
+  );
+  root.setAttribute("role", "group");
+  root.setAttribute("aria-labelledby", titleId);
+  root.classList.add("lp-live");
+
+  const same = (one, other) => JSON.stringify(one) === JSON.stringify(other);
+  let speak;
+  const show = () => {
+    const current = shown !== null && same(shown.state, asked);
+    root.setAttribute("aria-busy", String(!current));
+    if (!shown) return;
+    const results = body.show({ ...state, ...shown.state }, shown.data);
+    headline.textContent = results.headline;
+    clearTimeout(speak);
+    if (current) {
+      speak = setTimeout(() => (spoken.textContent = results.headline), QUIET);
+      answered(results.traits);
+    }
+  };
+  const calculation = calculator(name, source, (answer) => {
+    shown = answer;
+    show();
+  });
+  const set = (part) => {
+    state = { ...state, ...part };
+    const notes = panel.notes(state);
+    for (const [key, control] of controls) control.show(state[key], notes[key]);
+    seedText.textContent = `seed ${state.seed}`;
+    const needed = Object.fromEntries([...panel.needs, "seed"].map((key) => [key, state[key]]));
+    if (!same(needed, asked)) calculation.ask((asked = needed));
+    show();
+  };
+  set({});
+  return { set, close: () => (clearTimeout(speak), calculation.close(), body.close()) };
+}
+
+/** Every marker of the page comes to life; the second panel of a kind is `step-2` in the address. */
+export function mount(source) {
+  const seen = {};
+  for (const root of document.querySelectorAll(".lazy-panel[data-panel]")) {
+    const name = root.dataset.panel;
+    seen[name] = (seen[name] ?? 0) + 1;
+    const place = address(seen[name] > 1 ? `${name}-${seen[name]}` : name);
+    const initial = JSON.parse(root.dataset.state);
+    create(root, name, source, { initial, start: place.read(), moved: place.write });
+  }
+}
+
+/** The same panel as a Jupyter widget: its state and results are the model's traits. */
+export function render(source, { model, el }) {
+  const root = html("div", { class: "lazy-panel" });
+  el.append(root);
+  const name = model.get("panel");
+  const keys = [...Object.keys(PANELS[name].controls), "seed"];
+  const read = () => Object.fromEntries(keys.map((key) => [key, model.get(key)]));
+  const save = (values) => {
+    for (const [key, value] of Object.entries(values)) model.set(key, value);
+    model.save_changes();
+  };
+  const live = create(root, name, source, {
+    initial: read(),
+    moved: (state) => state && save(state),
+    answered: save,
+  });
+  const follow = () => live.set(read());
+  for (const key of keys) model.on(`change:${key}`, follow);
+  return () => {
+    for (const key of keys) model.off(`change:${key}`, follow);
+    live.close();
+  };
+}

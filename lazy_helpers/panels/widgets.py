@@ -1,0 +1,146 @@
+"""The panels as Jupyter widgets, whose outputs also carry the marker by which a built page brings them to life."""
+
+import html
+import json
+import math
+import numbers
+
+import anywidget
+import traitlets
+
+from . import bundle
+
+WEIGHTS = ("initial", "random", "margin")
+
+
+class Within(traitlets.TraitType):
+    """A number in [low, high], whole if `low` is an int; an error names the trait, what it got and a value to use."""
+
+    def __init__(self, low, high, default):
+        super().__init__(default_value=default)
+        self.low, self.high = low, high
+
+    def validate(self, obj, value):
+        whole = isinstance(self.low, int)
+        kind = numbers.Integral if whole else numbers.Real
+        # `<=` is False for NaN; a slider in a page may send a whole number for a real one, never the reverse.
+        if isinstance(value, kind) and not isinstance(value, bool) and self.low <= value <= self.high:
+            return int(value) if whole else float(value)
+        wanted = "a whole number" if whole else "a number"
+        raise traitlets.TraitError(
+            f"{self.name} must be {wanted} from {self.low} to {self.high}, got {value!r}: "
+            f"for example {self.name}={self.default_value}."
+        )
+
+
+class OneOf(traitlets.TraitType):
+    """One of a few words."""
+
+    def __init__(self, words):
+        super().__init__(default_value=words[0])
+        self.words = words
+
+    def validate(self, obj, value):
+        if value in self.words:
+            return value
+        wanted = ", ".join(map(repr, self.words))
+        raise traitlets.TraitError(f"{self.name} must be one of {wanted}, got {value!r}.")
+
+
+def _answer(kind):
+    """A result: None until a panel on screen has answered, and again from every change until its answer to that."""
+    return kind(default_value=None, allow_none=True).tag(sync=True)
+
+
+class Panel(anywidget.AnyWidget):
+    """What the panels share: the network's traits and the two faces of the output."""
+
+    _esm = bundle.widget_module()
+    _css = bundle.style()
+    INPUTS = ("d", "m", "C0", "seed")
+    RESULTS = ()
+
+    d = Within(25, 784, 400).tag(sync=True)
+    m = Within(100, 10_000, 2000).tag(sync=True)
+    C0 = Within(1.0, 40.0, 10.0).tag(sync=True)
+    seed = Within(0, 2**31 - 1, 0).tag(sync=True)
+
+    def __init__(self, **state):
+        unknown = sorted(set(state) - set(self.INPUTS))
+        if unknown:
+            raise ValueError(f"{type(self).__name__} has no {', '.join(unknown)}: it takes {', '.join(self.INPUTS)}.")
+        super().__init__(**state)
+        self.observe(self._forget, self.INPUTS)
+
+    @property
+    def state(self):
+        """The inputs as a dict."""
+        return {key: getattr(self, key) for key in self.INPUTS}
+
+    @property
+    def V(self):
+        """The lazy radius C0 / sqrt(m)."""
+        return self.C0 / math.sqrt(self.m)
+
+    def _forget(self, change):
+        """A result never stands beside inputs that it was not computed from."""
+        with self.hold_sync():
+            for key in self.RESULTS:
+                setattr(self, key, None)
+
+    def __repr__(self):
+        return f"{type(self).__name__}({', '.join(f'{key}={value!r}' for key, value in self.state.items())})"
+
+    def _repr_mimebundle_(self, **kwargs):
+        data, metadata = super()._repr_mimebundle_(**kwargs)
+        settings = ", ".join(f"{key} = {value}" for key, value in self.state.items())
+        marker = html.escape(json.dumps(self.state))
+        data["text/plain"] = repr(self)
+        data["text/html"] = (
+            f'<div class="lazy-panel" data-panel="{self.panel}" data-state="{marker}">'
+            f"<p><em>A live panel, {self.about} ({settings}): it moves in the built book, "
+            "and here once this cell has been run.</em></p></div>"
+        )
+        return data, metadata
+
+
+class SettingPanel(Panel):
+    """The setting: the pre-activations, the lazy ball, which signs can change inside it and how far f can move.
+
+    Results: `flips` = |S_1| (Lemma 4.3), `f` = f(x; W0), `f_min` and `f_max` over the ball.
+    """
+
+    panel = traitlets.Unicode("setting", read_only=True).tag(sync=True)
+    about = "the network, its lazy ball and what can change inside it"
+    RESULTS = ("flips", "f", "f_min", "f_max")
+
+    flips = _answer(traitlets.Int)
+    f = _answer(traitlets.Float)
+    f_min = _answer(traitlets.Float)
+    f_max = _answer(traitlets.Float)
+
+
+class StepPanel(Panel):
+    """One gradient step: f along x + eta grad f for a W of the ball, and the exact first flip (Theorem 3.1).
+
+    `weights` chooses W: "initial", "random" (on the ball's boundary) or "margin" (the largest sign(f) f(x)); `R` is the
+    perturbation radius. Results: `f`, `grad_norm`, `found`, `eta` = |eta|, `delta_norm`, `within_R`, `kinks` before
+    the flip and `eta_tangent` = |f| / ||grad f||^2; without a flip, `found` is False and eta and delta_norm are None.
+    """
+
+    panel = traitlets.Unicode("step", read_only=True).tag(sync=True)
+    about = "one gradient step and the first change of sign"
+    INPUTS = ("d", "m", "C0", "R", "weights", "seed")
+    RESULTS = ("f", "grad_norm", "found", "eta", "delta_norm", "within_R", "kinks", "eta_tangent")
+
+    R = Within(0.01, 1.0, 0.1).tag(sync=True)
+    weights = OneOf(WEIGHTS).tag(sync=True)
+
+    f = _answer(traitlets.Float)
+    grad_norm = _answer(traitlets.Float)
+    found = _answer(traitlets.Bool)
+    eta = _answer(traitlets.Float)
+    delta_norm = _answer(traitlets.Float)
+    within_R = _answer(traitlets.Bool)
+    kinks = _answer(traitlets.Int)
+    eta_tangent = _answer(traitlets.Float)
