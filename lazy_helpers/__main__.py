@@ -12,7 +12,9 @@ from .runs import RESULTS, RUNS, collect, run, status
 
 def main(arguments: list[str] | None = None) -> int:
     """Parse, act, and turn a ``ValueError`` into one line on standard error and exit status 2."""
-    parser = argparse.ArgumentParser(prog="python -m lazy_helpers", description="Compute the paper's figures, cell by cell, resumably.")
+    parser = argparse.ArgumentParser(
+        prog="python -m lazy_helpers", description="Compute the paper's figures, cell by cell, resumably."
+    )
     verbs = parser.add_subparsers(dest="verb", required=True)
     for verb, text in (
         ("run", "compute the cells that are not finished; stop and start it as you like"),
@@ -29,16 +31,23 @@ def main(arguments: list[str] | None = None) -> int:
             sub.add_argument("figure", nargs="?", help="one figure instead of all")
         if verb != "list":
             sub.add_argument("--runs", type=Path, default=RUNS, help="folder of the finished cells (default: runs/)")
-            sub.add_argument("--results", type=Path, default=RESULTS, help="folder of the collected results (default: book/results/)")
+            sub.add_argument(
+                "--results", type=Path, default=RESULTS, help="folder of the collected results (default: book/results/)"
+            )
         if verb == "run":
             sub.add_argument("--device", default="auto", help="auto, cpu or cuda (default: auto)")
-            sub.add_argument("--stale", action="store_true", help="also recompute cells that other code than today's has finished")
+            sub.add_argument(
+                "--stale", action="store_true", help="also recompute cells that other code than today's has finished"
+            )
     chosen = parser.parse_args(arguments)
     try:
         if chosen.verb == "list":
             for figure in FIGURES.values():
                 print(f"{figure.name:<14}{figure.title}")
-                print(" " * 14 + ", ".join(f"{preset} ({len(cells_of(figure, preset))} cells)" for preset in figure.presets))
+                print(
+                    " " * 14
+                    + ", ".join(f"{preset} ({len(cells_of(figure, preset))} cells)" for preset in figure.presets)
+                )
         elif chosen.verb == "status":
             figures = [figure_named(chosen.figure)] if chosen.figure else FIGURES.values()
             print("\n".join(status(figures, chosen.runs, chosen.results)))
@@ -47,7 +56,9 @@ def main(arguments: list[str] | None = None) -> int:
             cells = cells_of(figure, chosen.preset, chosen.seeds)
             if chosen.verb == "run":
                 computed = run(figure, cells, chosen.device, chosen.runs, chosen.results, chosen.stale)
-                print(f"{figure.name}: computed {computed} of {len(cells)} cells; the others were finished or are in work elsewhere.")
+                print(
+                    f"{figure.name}: computed {computed} of {len(cells)} cells; the others were finished or are in work elsewhere."
+                )
             else:
                 print(collect(figure, chosen.preset, chosen.seeds, chosen.runs, chosen.results))
     except ValueError as error:

@@ -41,7 +41,11 @@ def smallest_flip(net: TwoLayerNet, x: Tensor) -> Flip:
     fields = torch.empty(5, math.prod(members), n, dtype=torch.float64, device=x.device)
     rows = max(1, BLOCK_BYTES // (net.m * x.element_size()))
     for k in range(math.prod(members)):
-        one = TwoLayerNet(net.W.view(-1, net.m, net.d)[k], net.a.view(-1, net.m)[k], None if net.b is None else net.b.view(-1, net.m)[k])
+        one = TwoLayerNet(
+            net.W.reshape(-1, net.m, net.d)[k],
+            net.a.reshape(-1, net.m)[k],
+            None if net.b is None else net.b.reshape(-1, net.m)[k],
+        )
         points = x if x.ndim == 2 else x.reshape(-1, n, net.d)[k]
         for start in range(0, n, rows):
             block = slice(start, start + rows)
@@ -79,8 +83,15 @@ def _flip_block(net: TwoLayerNet, x: Tensor) -> Tensor:
         for part in range(0, len(pending), size):
             some = pending[part : part + size]
             eta[some] = _first_root(
-                u[some], v[some], switched[part : part + size], orient[some, None] * weight, value[some].abs(), slope[some],
-                slope_at_infinity[some], reach[part : part + size], scale[some],
+                u[some],
+                v[some],
+                switched[part : part + size],
+                orient[some, None] * weight,
+                value[some].abs(),
+                slope[some],
+                slope_at_infinity[some],
+                reach[part : part + size],
+                scale[some],
             )
         pending = pending[eta[pending].isnan()]
     grad_norm = torch.linalg.vector_norm(grad.double(), dim=-1)
@@ -149,7 +160,9 @@ def pgd(
     eps, steps = check_positive("eps", eps), check_count("steps", steps)
     alpha = 2.5 * eps / steps if step_size is None else check_positive("step_size", step_size)
     if box is not None and not (box[0] < box[1] and bool((x >= box[0]).all() and (x <= box[1]).all())):
-        raise ValueError(f"box must be (low, high) with every coordinate of x inside, got {box!r}: pass box=None or clip x first.")
+        raise ValueError(
+            f"box must be (low, high) with every coordinate of x inside, got {box!r}: pass box=None or clip x first."
+        )
     delta = torch.zeros(*net.members, *x.shape[-2:], dtype=x.dtype, device=x.device)
     tiny = torch.finfo(x.dtype).tiny
     for block in net.blocks(x):

@@ -11,7 +11,9 @@ from torch import Tensor
 def check_count(name: str, value: int, at_least: int = 1) -> int:
     """A whole number of at least ``at_least``."""
     if isinstance(value, bool) or not isinstance(value, int) or value < at_least:
-        raise ValueError(f"{name} must be a whole number of at least {at_least}, got {value!r}: pass an int such as {name}={max(at_least, 1)}.")
+        raise ValueError(
+            f"{name} must be a whole number of at least {at_least}, got {value!r}: pass an int such as {name}={max(at_least, 1)}."
+        )
     return value
 
 
@@ -33,9 +35,13 @@ def check_device(device: str | torch.device | None) -> torch.device:
     except RuntimeError:
         raise ValueError(f"device must be 'cpu' or 'cuda', got {device!r}: pass device='cpu'.") from None
     if found.type == "cuda" and not torch.cuda.is_available():
-        raise ValueError(f"device={str(device)!r} was asked for, but torch finds no GPU here: pass device='cpu' or install a CUDA build of torch.")
+        raise ValueError(
+            f"device={str(device)!r} was asked for, but torch finds no GPU here: pass device='cpu' or install a CUDA build of torch."
+        )
     if found.type == "cuda" and found.index is not None and found.index >= torch.cuda.device_count():
-        raise ValueError(f"device={str(device)!r} was asked for, but this machine has {torch.cuda.device_count()} GPU(s): pass device='cuda:0'.")
+        raise ValueError(
+            f"device={str(device)!r} was asked for, but this machine has {torch.cuda.device_count()} GPU(s): pass device='cuda:0'."
+        )
     if found.type not in ("cpu", "cuda"):
         raise ValueError(f"device must be 'cpu' or 'cuda', got {device!r}: pass device='cpu'.")
     return found
@@ -54,15 +60,23 @@ def check_points(name: str, x: Tensor, d: int, members: tuple[int, ...], like: T
     if not isinstance(x, Tensor):
         raise ValueError(f"{name} must be a torch.Tensor, got {type(x).__name__}: wrap it in torch.as_tensor(...).")
     if x.ndim < 2 or x.shape[-1] != d:
-        raise ValueError(f"{name} must have shape (n, {d}) or (*members, n, {d}), got {tuple(x.shape)}: put the input dimension d = {d} last.")
+        raise ValueError(
+            f"{name} must have shape (n, {d}) or (*members, n, {d}), got {tuple(x.shape)}: put the input dimension d = {d} last."
+        )
     if x.ndim > 2 and x.shape[:-2] != members:
-        raise ValueError(f"{name} has leading axes {tuple(x.shape[:-2])} but the network has members {members}: pass (n, d) to share the points among members.")
+        raise ValueError(
+            f"{name} has leading axes {tuple(x.shape[:-2])} but the network has members {members}: pass (n, d) to share the points among members."
+        )
     if x.shape[-2] == 0:
         raise ValueError(f"{name} holds no points, got shape {tuple(x.shape)}: pass at least one row.")
     if x.device != like.device:
-        raise ValueError(f"{name} is on {x.device} but the network is on {like.device}: move it with {name}.to({str(like.device)!r}).")
+        raise ValueError(
+            f"{name} is on {x.device} but the network is on {like.device}: move it with {name}.to({str(like.device)!r})."
+        )
     if x.dtype != like.dtype:
-        raise ValueError(f"{name} is {x.dtype} but the network is {like.dtype}: convert it with {name}.to({like.dtype}).")
+        raise ValueError(
+            f"{name} is {x.dtype} but the network is {like.dtype}: convert it with {name}.to({like.dtype})."
+        )
     check_finite(name, x)
     return x
 
@@ -78,8 +92,12 @@ def check_labels(name: str, y: Tensor, n: int, like: Tensor) -> Tensor:
     """Labels ``(n,)`` in {-1, +1}, returned in the network's dtype."""
     if not isinstance(y, Tensor) or y.shape != (n,):
         got = tuple(y.shape) if isinstance(y, Tensor) else type(y).__name__
-        raise ValueError(f"{name} must be a tensor of shape ({n},), one label a point, got {got}: pass one label for each row of the points.")
+        raise ValueError(
+            f"{name} must be a tensor of shape ({n},), one label a point, got {got}: pass one label for each row of the points."
+        )
     y = y.to(like)
     if not bool((y.abs() == 1).all()):
-        raise ValueError(f"{name} must hold -1 and +1 only, got values such as {y[y.abs() != 1][0].item():g}: turn labels 0/1 into 2 * {name} - 1.")
+        raise ValueError(
+            f"{name} must hold -1 and +1 only, got values such as {y[y.abs() != 1][0].item():g}: turn labels 0/1 into 2 * {name} - 1."
+        )
     return y

@@ -66,12 +66,16 @@ def load_binary(
     else:
         raise ValueError(f"name must be 'digits' or 'mnist', got {name!r}: 'digits' needs no download.")
     if size is not None and size != images.shape[-1]:
-        images = torch.nn.functional.interpolate(images[:, None], (size, size), mode="bilinear", antialias=antialias)[:, 0].clamp(0, 1)
+        images = torch.nn.functional.interpolate(images[:, None], (size, size), mode="bilinear", antialias=antialias)[
+            :, 0
+        ].clamp(0, 1)
     X = images.flatten(1)
     if normalize:
         norm = X.norm(dim=1, keepdim=True)
         if not bool((norm > 0).all()):
-            raise ValueError(f"normalize=True needs ink in every image, but {int((norm == 0).sum())} are blank at size={size}: use a larger size or antialias=True.")
+            raise ValueError(
+                f"normalize=True needs ink in every image, but {int((norm == 0).sum())} are blank at size={size}: use a larger size or antialias=True."
+            )
         X = X / norm
     return BinaryData(X.contiguous(), (2 * labels - 1).to(X.dtype))
 
@@ -109,7 +113,9 @@ def _digits(split: str) -> tuple[Tensor, Tensor]:
 
 def _mnist(split: str, folder: Path | None) -> tuple[Tensor, Tensor]:
     prefix = "train" if split == "train" else "t10k"
-    images, labels = (_read_idx(_mnist_file(f"{prefix}-{part}-ubyte.gz", folder)) for part in ("images-idx3", "labels-idx1"))
+    images, labels = (
+        _read_idx(_mnist_file(f"{prefix}-{part}-ubyte.gz", folder)) for part in ("images-idx3", "labels-idx1")
+    )
     chosen = labels < 2
     return torch.tensor(images[chosen], dtype=torch.float32) / 255, torch.tensor(labels[chosen].astype(np.int64))
 
@@ -123,7 +129,9 @@ def _mnist_file(file: str, folder: Path | None) -> Path:
         path = _download(file)
     found = hashlib.sha256(path.read_bytes()).hexdigest()
     if found != MNIST[file]:
-        raise ValueError(f"{path} is truncated or altered (SHA-256 {found[:12]}..., expected {MNIST[file][:12]}...): delete it and run again, or {REMEDY}.")
+        raise ValueError(
+            f"{path} is truncated or altered (SHA-256 {found[:12]}..., expected {MNIST[file][:12]}...): delete it and run again, or {REMEDY}."
+        )
     return path
 
 
@@ -156,4 +164,7 @@ def fingerprint(name: str) -> dict[str, str]:
     """SHA-256 of what a data set is made of: MNIST's files (checked on loading), or the embedded digits' arrays."""
     if name == "mnist":
         return dict(MNIST)
-    return {f"digits-{split}": hashlib.sha256(b"".join(part.numpy().tobytes() for part in _digits(split))).hexdigest() for split in ("train", "test")}
+    return {
+        f"digits-{split}": hashlib.sha256(b"".join(part.numpy().tobytes() for part in _digits(split))).hexdigest()
+        for split in ("train", "test")
+    }

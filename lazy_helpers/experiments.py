@@ -27,7 +27,9 @@ class Setup:
 
 VARIANTS = {
     "published": Setup(normalize=False, bias=True, exit="epoch", antialias=False),  # Figure 2, as its scripts ran
-    "theory": Setup(normalize=True, bias=False, exit="step", antialias=False),  # Definition 2.1, the setting of Figure 5
+    "theory": Setup(
+        normalize=True, bias=False, exit="step", antialias=False
+    ),  # Definition 2.1, the setting of Figure 5
     # The published procedure with one choice switched.
     "unit norm": Setup(normalize=True, bias=True, exit="epoch", antialias=False),
     "no bias": Setup(normalize=False, bias=False, exit="epoch", antialias=False),
@@ -78,7 +80,10 @@ def grid(variants, ds, seeds: dict[int, int], data: str = "mnist") -> Callable[[
     def cells(override: int | None) -> list[Cell]:
         return sorted(
             Cell(m, seed, d, variant, data=data)
-            for m, count in seeds.items() for seed in range(override or count) for d in ds for variant in variants
+            for m, count in seeds.items()
+            for seed in range(override or count)
+            for d in ds
+            for variant in variants
         )
 
     return cells
@@ -93,7 +98,8 @@ def measure_flips(cell: Cell, device: torch.device) -> dict[str, float]:
     """
     setup = VARIANTS[cell.variant]
     train, test = (
-        load_binary(cell.data, math.isqrt(cell.d), setup.normalize, setup.antialias, split) for split in ("train", "test")
+        load_binary(cell.data, math.isqrt(cell.d), setup.normalize, setup.antialias, split)
+        for split in ("train", "test")
     )
     start = TwoLayerNet.init(cell.d, cell.m, seed=cell.seed, bias=setup.bias, device=device)
     exit = train_sgd(
@@ -177,7 +183,9 @@ def figure_named(name: str) -> Figure:
 def cells_of(figure: Figure, preset: str = "paper", seeds: int | None = None) -> list[Cell]:
     """The cells of a preset, in the order in which they run."""
     if preset not in figure.presets:
-        raise ValueError(f"preset {preset!r} does not exist for {figure.name}: choose one of {', '.join(figure.presets)}.")
+        raise ValueError(
+            f"preset {preset!r} does not exist for {figure.name}: choose one of {', '.join(figure.presets)}."
+        )
     if seeds is not None and seeds < 1:
         raise ValueError(f"seeds must be at least 1, got {seeds}: pass, for example, --seeds 3.")
     return figure.presets[preset](seeds)

@@ -52,7 +52,11 @@ class LazyBall:
     def deviations(self, W: Tensor) -> Tensor:
         """Each neuron's deviation ||w_s - w_{s,0}||: ``(*members, m)``."""
         return torch.cat(
-            [(w - w0).norm(dim=-1) for w, w0 in zip(self._like(W).split(ROWS, dim=-2), self.W0.split(ROWS, dim=-2))], dim=-1
+            [
+                (w - w0).norm(dim=-1)
+                for w, w0 in zip(self._like(W).split(ROWS, dim=-2), self.W0.split(ROWS, dim=-2), strict=True)
+            ],
+            dim=-1,
         )
 
     def distance(self, W: Tensor) -> Tensor:
@@ -79,7 +83,9 @@ class LazyBall:
         w, w0 = self._like(W).double(), self.W0.double()
         A, B, C = w.square().sum(-1), (w * w0).sum(-1), w0.square().sum(-1)  # (*members, m)
         low = torch.zeros_like(A[..., 0])
-        high = (B / A.clamp(min=torch.finfo(A.dtype).tiny)).amax(-1).clamp(min=0)  # every parabola rises beyond its vertex
+        high = (
+            (B / A.clamp(min=torch.finfo(A.dtype).tiny)).amax(-1).clamp(min=0)
+        )  # every parabola rises beyond its vertex
         for _ in range(100):
             r = (low + high) / 2
             worst = (A * r.unsqueeze(-1).square() - 2 * B * r.unsqueeze(-1) + C).argmax(-1, keepdim=True)
@@ -96,5 +102,7 @@ class LazyBall:
     def _like(self, W: Tensor) -> Tensor:
         if not isinstance(W, Tensor) or W.shape != self.W0.shape:
             got = tuple(W.shape) if isinstance(W, Tensor) else type(W).__name__
-            raise ValueError(f"W must have the shape of W0, {tuple(self.W0.shape)}, got {got}: pass weights of the same network.")
+            raise ValueError(
+                f"W must have the shape of W0, {tuple(self.W0.shape)}, got {got}: pass weights of the same network."
+            )
         return W

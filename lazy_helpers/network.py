@@ -95,7 +95,11 @@ class TwoLayerNet:
 
     def to(self, *args, **kwargs) -> TwoLayerNet:
         """The network on another device or in another dtype, as ``torch.Tensor.to``."""
-        return TwoLayerNet(self.W.to(*args, **kwargs), self.a.to(*args, **kwargs), None if self.b is None else self.b.to(*args, **kwargs))
+        return TwoLayerNet(
+            self.W.to(*args, **kwargs),
+            self.a.to(*args, **kwargs),
+            None if self.b is None else self.b.to(*args, **kwargs),
+        )
 
     def __call__(self, x: Tensor) -> Tensor:
         """The value f. ``x`` is ``(n, d)`` or ``(*members, n, d)``; returns ``(*members, n)``."""

@@ -56,8 +56,18 @@ def picture(draw: Callable[..., tuple[Figure, str]]) -> Callable[..., Picture]:
         svg = vector.getvalue().decode()
         svg = svg[svg.index("<svg") :].replace(INK, "currentColor")
         svg = re.sub(r'<g id="[^"]*">', "<g>", svg)  # several figures on a page must not share ids
-        svg = re.sub(r'<svg ([^>]*?)width="([\d.]+)pt" height="[\d.]+pt"', r'<svg aria-hidden="true" style="max-width:\2pt;width:100%;height:auto" \1', svg, count=1)
-        svg = re.sub(r"<metadata>.*?</metadata>\s*|<defs>\s*<style[^>]*>\*\{[^}]*\}</style>\s*</defs>\s*", "", svg, flags=re.DOTALL)
+        svg = re.sub(
+            r'<svg ([^>]*?)width="([\d.]+)pt" height="[\d.]+pt"',
+            r'<svg aria-hidden="true" style="max-width:\2pt;width:100%;height:auto" \1',
+            svg,
+            count=1,
+        )
+        svg = re.sub(
+            r"<metadata>.*?</metadata>\s*|<defs>\s*<style[^>]*>\*\{[^}]*\}</style>\s*</defs>\s*",
+            "",
+            svg,
+            flags=re.DOTALL,
+        )
         return Picture(svg, raster.getvalue(), alt)
 
     return drawn
@@ -82,7 +92,9 @@ def curves(
     return figure, alt
 
 
-def _finish(ax, xlabel: str, ylabel: str, title: str = "", xlog: bool = False, ylog: bool = False, legend: bool = True) -> None:
+def _finish(
+    ax, xlabel: str, ylabel: str, title: str = "", xlog: bool = False, ylog: bool = False, legend: bool = True
+) -> None:
     ax.set(xlabel=xlabel, ylabel=ylabel, title=title)
     if xlog:
         ax.set_xscale("log")

@@ -17,7 +17,6 @@ import json
 import os
 import platform
 import time
-import tokenize
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -35,7 +34,14 @@ RUNS = ROOT / "runs"
 RESULTS = ROOT / "book" / "results"
 
 
-def run(figure: Figure, cells: Iterable[Cell], device: str = "auto", runs: Path = RUNS, results: Path = RESULTS, stale: bool = False) -> int:
+def run(
+    figure: Figure,
+    cells: Iterable[Cell],
+    device: str = "auto",
+    runs: Path = RUNS,
+    results: Path = RESULTS,
+    stale: bool = False,
+) -> int:
     """Compute the cells that are not finished; returns how many were computed here.
 
     A cell finished by other code than today's counts as finished unless ``stale`` is set.
@@ -47,7 +53,11 @@ def run(figure: Figure, cells: Iterable[Cell], device: str = "auto", runs: Path 
     finished = {key for key, row in _rows(figure, runs, results).items() if not stale or row["code"] == code}
     todo = [cell for cell in cells if cell.key not in finished]
     computed = 0
-    bar = tqdm(total=sum(cell.cost for cell in todo), desc=figure.name, bar_format="{desc} {percentage:3.0f}% |{bar}| {elapsed} < {remaining} {postfix}")
+    bar = tqdm(
+        total=sum(cell.cost for cell in todo),
+        desc=figure.name,
+        bar_format="{desc} {percentage:3.0f}% |{bar}| {elapsed} < {remaining} {postfix}",
+    )
     with bar:
         for cell in todo:
             bar.set_postfix_str(cell.key)
@@ -55,7 +65,9 @@ def run(figure: Figure, cells: Iterable[Cell], device: str = "auto", runs: Path 
                 with filelock.FileLock(folder / "locks" / f"{cell.key}.lock", timeout=0):
                     earlier = _read(_file(runs, figure, cell.key))  # another process may have finished it meanwhile
                     if earlier is None or (stale and earlier["code"] != code):
-                        _write(_file(runs, figure, cell.key), json.dumps(_compute(figure, cell, chosen, code), indent=1))
+                        _write(
+                            _file(runs, figure, cell.key), json.dumps(_compute(figure, cell, chosen, code), indent=1)
+                        )
                         computed += 1
             except filelock.Timeout:
                 pass  # another process is at it
@@ -67,11 +79,18 @@ def _compute(figure: Figure, cell: Cell, device: torch.device, code: str) -> dic
     start = time.perf_counter()
     values = figure.measure(cell, device)
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"cpu ({torch.get_num_threads()} threads)"
-    record = {"seconds": round(time.perf_counter() - start, 2), "device": name, "torch": torch.__version__, "code": code}
+    record = {
+        "seconds": round(time.perf_counter() - start, 2),
+        "device": name,
+        "torch": torch.__version__,
+        "code": code,
+    }
     return {"key": cell.key, **dataclasses.asdict(cell), **values, **record}
 
 
-def collect(figure: Figure, preset: str = "paper", seeds: int | None = None, runs: Path = RUNS, results: Path = RESULTS) -> Path:
+def collect(
+    figure: Figure, preset: str = "paper", seeds: int | None = None, runs: Path = RUNS, results: Path = RESULTS
+) -> Path:
     """Write the finished cells of a preset to ``<results>/<name>.csv`` beside its manifest; returns the CSV's path.
 
     Where cells are missing the manifest says which. Raises ``ValueError`` where none is finished.
@@ -80,12 +99,16 @@ def collect(figure: Figure, preset: str = "paper", seeds: int | None = None, run
     rows = _rows(figure, runs, results)
     done = [rows[cell.key] for cell in cells if cell.key in rows]
     if not done:
-        raise ValueError(f"{figure.name} has no finished cell in {runs / figure.name}: run it first with `python -m lazy_helpers run {figure.name} --preset {preset}`.")
+        raise ValueError(
+            f"{figure.name} has no finished cell in {runs / figure.name}: run it first with `python -m lazy_helpers run {figure.name} --preset {preset}`."
+        )
     _make(results)
     text = io.StringIO()
     writer = csv.DictWriter(text, fieldnames=list(done[0]), lineterminator="\n")
     writer.writeheader()
-    writer.writerows({name: f"{value:.9g}" if isinstance(value, float) else value for name, value in row.items()} for row in done)
+    writer.writerows(
+        {name: f"{value:.9g}" if isinstance(value, float) else value for name, value in row.items()} for row in done
+    )
     path = results / f"{stored_name(figure, preset)}.csv"
     _write(path, text.getvalue())
     manifest = {
@@ -98,13 +121,20 @@ def collect(figure: Figure, preset: str = "paper", seeds: int | None = None, run
         "missing": [cell.key for cell in cells if cell.key not in rows],
         "configuration": {
             "axes": {axis: sorted({row[axis] for row in done}) for axis in ("variant", "d", "m", "C0", "data")},
-            "seeds": {str(m): sorted({row["seed"] for row in done if row["m"] == m}) for m in sorted({row["m"] for row in done})},
+            "seeds": {
+                str(m): sorted({row["seed"] for row in done if row["m"] == m})
+                for m in sorted({row["m"] for row in done})
+            },
             "variants": {name: dataclasses.asdict(VARIANTS[name]) for name in sorted({row["variant"] for row in done})},
         },
         "code": sorted({row["code"] for row in done}),
         "modules_sha256": module_hashes(figure),
         "data_sha256": {name: data.fingerprint(name) for name in sorted({row["data"] for row in done})},
-        "versions": {"python": platform.python_version(), "numpy": np.__version__, "torch": sorted({row["torch"] for row in done})},
+        "versions": {
+            "python": platform.python_version(),
+            "numpy": np.__version__,
+            "torch": sorted({row["torch"] for row in done}),
+        },
         "devices": sorted({row["device"] for row in done}),
         "wall_seconds": round(sum(row["seconds"] for row in done)),
     }
@@ -149,26 +179,29 @@ def code_digest(figure: Figure) -> str:
 
 
 def module_hashes(figure: Figure) -> dict[str, str]:
-    """SHA-256 of each module and of the measurement, without comments and docstrings: prose does not outdate a result."""
+    """SHA-256 of the syntax tree of each module and of the measurement: prose and layout do not outdate a result."""
     folder = Path(__file__).parent
-    hashes = {f"{name}.py": _sha256(_bare(folder.joinpath(f"{name}.py").read_text()).encode()) for name in figure.modules}
+    hashes = {f"{name}.py": _syntax_hash(folder.joinpath(f"{name}.py").read_text()) for name in figure.modules}
     variants = sorted({cell.variant for preset in figure.presets for cell in cells_of(figure, preset)})
-    hashes["measurement"] = _sha256((_bare(inspect.getsource(figure.measure)) + repr([(name, VARIANTS[name]) for name in variants])).encode())
+    hashes["measurement"] = _syntax_hash(inspect.getsource(figure.measure))
+    hashes["variants"] = _sha256(repr([(name, VARIANTS[name]) for name in variants]).encode())
     return hashes
 
 
-def _bare(source: str) -> str:
-    """The source without comments, docstrings and blank lines; cut from the text, so every Python version agrees."""
-    lines = source.splitlines()
-    for token in tokenize.generate_tokens(io.StringIO(source).readline):
-        if token.type == tokenize.COMMENT:
-            row, column = token.start
-            lines[row - 1] = lines[row - 1][:column]
-    for node in ast.walk(ast.parse(source)):
+def _syntax_hash(source: str) -> str:
+    """SHA-256 of the code without comments, docstrings and layout. ``ast.dump`` differs between Python versions."""
+
+    def outline(node):
+        if isinstance(node, list):
+            return [outline(part) for part in node]
+        if not isinstance(node, ast.AST):
+            return repr(node)
         if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef)) and ast.get_docstring(node) is not None:
-            text = node.body[0]
-            lines[text.lineno - 1 : text.end_lineno] = [""] * (text.end_lineno - text.lineno + 1)
-    return "\n".join(line.rstrip() for line in lines if line.strip())
+            node.body = node.body[1:]
+        fields = {name: outline(value) for name, value in ast.iter_fields(node) if value not in (None, [])}
+        return {type(node).__name__: fields}
+
+    return _sha256(json.dumps(outline(ast.parse(source))).encode())
 
 
 def _rows(figure: Figure, runs: Path, results: Path) -> dict[str, dict]:
@@ -204,10 +237,14 @@ def _verified(path: Path) -> str:
     """The text of a collected CSV that bears its manifest's hash."""
     manifest = path.with_suffix(".json")
     if not path.exists() or not manifest.exists():
-        raise ValueError(f"{path.name} or its manifest is not in {path.parent}: run the figure and collect it, see `python -m lazy_helpers list`.")
+        raise ValueError(
+            f"{path.name} or its manifest is not in {path.parent}: run the figure and collect it, see `python -m lazy_helpers list`."
+        )
     raw = path.read_bytes()
     if _sha256(raw) != json.loads(manifest.read_text())["csv_sha256"]:
-        raise ValueError(f"{path} does not bear the SHA-256 in its manifest, so it was altered: restore it with `git checkout` or collect it again.")
+        raise ValueError(
+            f"{path} does not bear the SHA-256 in its manifest, so it was altered: restore it with `git checkout` or collect it again."
+        )
     return raw.decode()
 
 
@@ -249,7 +286,9 @@ def _make(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise ValueError(f"the folder {folder} cannot be made ({error.strerror}): choose another with --runs or --results.") from None
+        raise ValueError(
+            f"the folder {folder} cannot be made ({error.strerror}): choose another with --runs or --results."
+        ) from None
 
 
 def _sha256(raw: bytes) -> str:

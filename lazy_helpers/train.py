@@ -64,7 +64,9 @@ def train_sgd(
     lr = check_positive("lr", lr)
     check_count("batch_size", batch_size), check_count("max_epochs", max_epochs), check_count("seed", seed, at_least=0)
     if exit not in ("step", "epoch"):
-        raise ValueError(f"exit must be 'step' or 'epoch', got {exit!r}: 'step' returns the last iterate inside the ball.")
+        raise ValueError(
+            f"exit must be 'step' or 'epoch', got {exit!r}: 'step' returns the last iterate inside the ball."
+        )
     wanted = tuple(C0) if isinstance(C0, (tuple, list)) else (C0,)
     if not wanted:
         raise ValueError("C0 holds no radius, got an empty sequence: pass, for example, C0=(10.0, 20.0).")
@@ -74,11 +76,15 @@ def train_sgd(
     used = (features != 0).any(0)  # a pixel that is always 0 never moves its weight
     features = features[:, used].contiguous()
     W0 = net.weights.reshape(-1, net.m, len(used))[..., used]
-    run = _trajectory(W0, net.a.reshape(-1, net.m), features, y, radii, lr, batch_size, max_epochs, seed, exit, progress)
+    run = _trajectory(
+        W0, net.a.reshape(-1, net.m), features, y, radii, lr, batch_size, max_epochs, seed, exit, progress
+    )
 
     exits = {}
     for c in sorted(set(wanted)):
-        weights, steps, left = (part.unflatten(0, net.members) if net.members else part[0] for part in run[LazyBall(net.W, c).radius])
+        weights, steps, left = (
+            part.unflatten(0, net.members) if net.members else part[0] for part in run[LazyBall(net.W, c).radius]
+        )
         final = net.weights.clone()
         final[..., used] = weights
         final = net.with_weights(final)
