@@ -1,0 +1,164 @@
+"""The book as a reader gets it: a strict build, then every page in Chromium, from its folder, with no network.
+
+Each page is opened in the light and the dark theme: no error on the console, nothing asked of the network, every
+formula drawn, every picture there, every text of enough contrast, nothing wider than a phone.
+"""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+from urllib.parse import unquote, urldefrag, urlsplit
+
+import pytest
+import yaml
+from bs4 import BeautifulSoup
+
+ROOT = Path(__file__).resolve().parents[1]
+TOC = yaml.safe_load((ROOT / "_toc.yml").read_text())
+CHAPTERS = [TOC["root"], *(chapter["file"] for chapter in TOC["chapters"])]
+PAGES = [*CHAPTERS, "genindex", "search"]
+THEMES = ("light", "dark")
+
+FORMULAS = r"""async () => {
+  if (window.MathJax) await MathJax.startup.promise;
+  const main = document.querySelector("main");
+  const undrawn = [...main.querySelectorAll("span.math, div.math")].filter(e => !e.querySelector("mjx-container"));
+  const broken = main.querySelectorAll('[data-mml-node="merror"], mjx-container [fill="red"], mjx-merror');
+  const texts = document.createTreeWalker(main, NodeFilter.SHOW_TEXT);
+  const raw = [];
+  while (texts.nextNode()) {
+    const node = texts.currentNode;
+    const tex = /\\\(|\\\[|\$\$|\$[^$]+\$|\\[a-zA-Z]{2,}/.test(node.data);
+    if (tex && !node.parentElement.closest("pre, code, script, style")) raw.push(node.data.trim());
+  }
+  return {
+    drawn: main.querySelectorAll("mjx-container").length,
+    undrawn: undrawn.map(e => e.textContent), broken: [...broken].map(e => e.outerHTML.slice(0, 200)), raw,
+  };
+}"""
+
+PICTURES = """() => [...document.images].map(image => ({
+  source: image.src.slice(-120), alt: image.alt.trim(), width: image.naturalWidth,
+}))"""
+
+# Every text of the main part whose contrast with what lies under it is below WCAG's AA: 4.5, or 3 where it is large.
+CONTRAST = """() => {
+  const channels = colour => (colour.match(/[\\d.]+/g) ?? [0, 0, 0, 0]).map(Number);
+  const over = (top, below) => { const a = top[3] ?? 1; return below.map((c, i) => a * top[i] + (1 - a) * c); };
+  const background = element => {
+    const layers = [];
+    for (let e = element; e; e = e.parentElement) layers.push(channels(getComputedStyle(e).backgroundColor));
+    return layers.reduceRight((below, top) => over(top, below), [255, 255, 255]);
+  };
+  const luminance = rgb => rgb.slice(0, 3).map(c => c / 255)
+    .map(c => c <= 0.03928 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4)
+    .reduce((sum, c, i) => sum + c * [0.2126, 0.7152, 0.0722][i], 0);
+  const poor = [];
+  const texts = document.createTreeWalker(document.querySelector("main"), NodeFilter.SHOW_TEXT);
+  while (texts.nextNode()) {
+    const element = texts.currentNode.parentElement, style = getComputedStyle(element);
+    if (!texts.currentNode.data.trim() || !element.checkVisibility({ opacityProperty: true, visibilityProperty: true })
+        || element.closest("svg, mjx-container, script, style, .headerlink, .copybtn, :disabled")) continue;
+    const below = background(element), [a, b] = [luminance(over(channels(style.color), below)), luminance(below)];
+    const ratio = (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05), size = parseFloat(style.fontSize);
+    const large = size >= 24 || size >= 18.66 && style.fontWeight >= 700;
+    if (ratio < (large ? 3 : 4.5)) poor.push(`${ratio.toFixed(2)}: ${texts.currentNode.data.trim().slice(0, 60)}`);
+  }
+  return poor;
+}"""
+
+
+@pytest.fixture(scope="module")
+def html(tmp_path_factory):
+    """The folder of the pages, built with warnings as errors."""
+    out = tmp_path_factory.mktemp("book")
+    build = [Path(sys.executable).with_name("jupyter-book"), "build", ROOT, "--path-output", out]
+    run = subprocess.run([*build, "--all", "-W", "-n", "--keep-going"], capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr or run.stdout
+    return out / "_build" / "html"
+
+
+def written(html):
+    """Every page, the theme's own templates left out."""
+    return [path for path in html.glob("**/*.html") if "_static" not in path.parts]
+
+
+def open_page(page, html, name, theme="light"):
+    page.emulate_media(color_scheme=theme)
+    page.goto((html / f"{name}.html").as_uri())
+    assert page.evaluate("document.documentElement.dataset.theme") == theme
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("theme", THEMES)
+@pytest.mark.parametrize("name", PAGES)
+def test_page(html, offline_page, name, theme):
+    page = offline_page
+    open_page(page, html, name, theme)
+    formulas = page.evaluate(FORMULAS)
+    assert (formulas["undrawn"], formulas["broken"], formulas["raw"]) == ([], [], [])
+    source = (html / f"{name}.html").read_text()
+    assert bool(formulas["drawn"]) == ('class="math notranslate' in source)
+
+    pictures = page.evaluate(PICTURES)
+    assert not [picture for picture in pictures if not picture["width"] or not picture["alt"]]
+
+    page.evaluate("document.querySelectorAll('details').forEach(box => box.open = true)")
+    assert not page.evaluate(CONTRAST)
+
+    page.set_viewport_size({"width": 390, "height": 844})
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+
+    assert page.network == []
+    assert page.errors == []
+
+
+@pytest.mark.browser
+def test_theme_button_works_offline(html, offline_page):
+    page = offline_page
+    open_page(page, html, CHAPTERS[0])
+    seen = set()
+    for _ in range(3):
+        page.locator(".theme-switch-button:visible").click()
+        seen.add(page.evaluate("document.documentElement.dataset.theme"))
+    assert seen == set(THEMES)
+
+
+@pytest.mark.browser
+def test_search_works_offline(html, offline_page):
+    page = offline_page
+    page.goto((html / "search.html").as_uri() + "?q=network")
+    page.locator("#search-results li a").first.wait_for()
+    assert page.network == []
+    # A page opened from a folder may not fetch the pages that it found, to excerpt them: the list is there without.
+    fetching = ("from origin 'null' has been blocked by CORS", "net::ERR_FAILED", "Failed to fetch")
+    assert [error for error in page.errors if not any(known in error for known in fetching)] == []
+
+
+@pytest.mark.browser
+def test_first_page_leads_to_the_book(html, offline_page):
+    offline_page.goto((html / "index.html").as_uri())
+    offline_page.wait_for_url(f"**/{CHAPTERS[0]}.html")
+
+
+def test_links_inside_the_book_lead_somewhere(html):
+    pages = {path: BeautifulSoup(path.read_text(), "html.parser") for path in written(html)}
+    anchors = {path: {tag["id"] for tag in soup.find_all(id=True)} for path, soup in pages.items()}
+    dead = []
+    for path, soup in pages.items():
+        for tag in soup.find_all(href=True):
+            link, anchor = urldefrag(tag["href"])
+            if urlsplit(link).scheme:
+                continue
+            target = (path.parent / unquote(urlsplit(link).path)).resolve() if link else path
+            if not target.is_file() or anchor and target in anchors and unquote(anchor) not in anchors[target]:
+                dead.append(f"{path.name}: {tag['href']}")
+    assert not dead
+
+
+def test_pages_load_nothing_from_elsewhere(html):
+    """What the browser cannot show, a script that asks the network only on a click, is looked for in the source."""
+    loading = re.compile(r"""(?:src|data-src|poster)\s*=\s*["']https?://|<link[^>]+href=["']https?://|unpkg|jsdelivr|cdnjs""")
+    found = {path.name: loading.findall(path.read_text()) for path in written(html)}
+    assert not {name: hits for name, hits in found.items() if hits}

@@ -1,0 +1,68 @@
+"""What a fresh checkout must hold: exact pins, commands that exist, small files, notebooks that were really run."""
+
+import json
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+NOTEBOOKS = sorted((ROOT / "book").glob("*.ipynb"))
+MIB = 2**20
+
+
+def requirements():
+    lines = (line.split("#")[0].strip() for line in (ROOT / "requirements.txt").read_text().splitlines())
+    return [line for line in lines if line]
+
+
+def canonical(name):
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def test_every_requirement_is_pinned_to_one_version():
+    loose = [line for line in requirements() if not re.fullmatch(r"[\w.-]+==[\w.]+( *;.+)?", line)]
+    assert not loose
+
+
+def test_every_dependency_of_the_package_is_pinned():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras = project["optional-dependencies"].values()
+    wanted = {canonical(re.match(r"[\w.-]+", d)[0]) for group in (project["dependencies"], *extras) for d in group}
+    assert wanted <= {canonical(line.split("==")[0]) for line in requirements()}
+
+
+def test_commands_named_in_the_readme_exist():
+    named = set(re.findall(r"\bmake ([a-z]+)", (ROOT / "README.md").read_text()))
+    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), flags=re.M))
+    assert {"book", "test", "lab", "notebooks", "results"} <= named <= targets
+
+
+def test_code_is_clean():
+    run = subprocess.run([sys.executable, "-m", "ruff", "check", "--no-cache", "--output-format=concise", "."],
+                         cwd=ROOT, capture_output=True, text=True)  # fmt: skip
+    assert run.returncode == 0, run.stdout + run.stderr
+
+
+def test_no_large_file_is_tracked():
+    run = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True)
+    if run.returncode:
+        pytest.skip("not a git checkout")
+    files = (ROOT / name for name in run.stdout.split("\0") if name)
+    assert not [str(path) for path in files if path.exists() and path.stat().st_size > MIB]
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_notebook_holds_the_outputs_of_one_run(path):
+    notebook = json.loads(path.read_text())
+    cells = [cell for cell in notebook["cells"] if cell["cell_type"] == "code" and "".join(cell["source"]).strip()]
+    outputs = [output for cell in cells for output in cell["outputs"]]
+    assert [cell["execution_count"] for cell in cells] == list(range(1, len(cells) + 1)), "run `make notebooks`"
+    assert outputs, "a notebook without outputs is a page: make it a .md file"
+    assert not [output for output in outputs if output["output_type"] in ("error",) or output.get("name") == "stderr"]
+    text = json.dumps(outputs)
+    assert not re.findall(r"(?:/home/|/root/|/tmp/|/Users/|[A-Z]:\\\\|\.venv)[\w./-]*", text), "a path of one machine"
+    assert "application/vnd.jupyter.widget-view+json" not in text, "run `make notebooks`: it drops dead widget models"
