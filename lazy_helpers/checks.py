@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import numbers
 
 import torch
 from torch import Tensor
@@ -10,18 +11,18 @@ from torch import Tensor
 
 def check_count(name: str, value: int, at_least: int = 1) -> int:
     """A whole number of at least ``at_least``."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < at_least:
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < at_least:
         raise ValueError(
             f"{name} must be a whole number of at least {at_least}, got {value!r}: pass an int such as {name}={max(at_least, 1)}."
         )
-    return value
+    return int(value)
 
 
 def check_positive(name: str, value: float) -> float:
     """A finite number above zero."""
     try:
-        number = float(value)
-    except (TypeError, ValueError):
+        number = math.nan if isinstance(value, (bool, str)) else float(value)
+    except (TypeError, ValueError, RuntimeError):
         number = math.nan
     if not (math.isfinite(number) and number > 0):
         raise ValueError(f"{name} must be a finite number above 0, got {value!r}: pass, for example, {name}=1.0.")
@@ -32,7 +33,7 @@ def check_device(device: str | torch.device | None) -> torch.device:
     """The device, if this machine has it; ``None`` means the CPU."""
     try:
         found = torch.device("cpu" if device is None else device)
-    except RuntimeError:
+    except (RuntimeError, TypeError):
         raise ValueError(f"device must be 'cpu' or 'cuda', got {device!r}: pass device='cpu'.") from None
     if found.type == "cuda" and not torch.cuda.is_available():
         raise ValueError(
@@ -49,10 +50,8 @@ def check_device(device: str | torch.device | None) -> torch.device:
 
 def check_members(members: int | tuple[int, ...]) -> tuple[int, ...]:
     """The ensemble's leading axes as a tuple."""
-    axes = (members,) if isinstance(members, int) else tuple(members)
-    for size in axes:
-        check_count("members", size)
-    return axes
+    axes = tuple(members) if isinstance(members, (tuple, list)) else (members,)
+    return tuple(check_count("members", size) for size in axes)
 
 
 def check_points(name: str, x: Tensor, d: int, members: tuple[int, ...], like: Tensor) -> Tensor:
