@@ -16,6 +16,7 @@ import io
 import json
 import os
 import platform
+import textwrap
 import time
 from collections.abc import Iterable
 from pathlib import Path
@@ -183,7 +184,7 @@ def module_hashes(figure: Figure) -> dict[str, str]:
     folder = Path(__file__).parent
     hashes = {f"{name}.py": _syntax_hash(folder.joinpath(f"{name}.py").read_text()) for name in figure.modules}
     variants = sorted({cell.variant for preset in figure.presets for cell in cells_of(figure, preset)})
-    hashes["measurement"] = _syntax_hash(inspect.getsource(figure.measure))
+    hashes["measurement"] = _syntax_hash(textwrap.dedent(inspect.getsource(figure.measure)))
     hashes["variants"] = _sha256(repr([(name, VARIANTS[name]) for name in variants]).encode())
     return hashes
 

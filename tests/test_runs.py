@@ -1,0 +1,218 @@
+"""Grids that run, resume and collect: nothing finished is lost, nothing half-written counts, results bear their hashes."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+
+from lazy_helpers import __main__ as command_line
+from lazy_helpers import runs
+from lazy_helpers.experiments import FIGURES, Cell, cells_of, figure_named, measure_flips
+
+FIG2 = figure_named("fig2")
+DIGITS = cells_of(FIG2, "digits")
+
+
+def start(folder, *more):
+    """The command line in a process of its own, on the embedded digits."""
+    command = [sys.executable, "-m", "lazy_helpers", "run", "fig2", "--preset", "digits", "--device", "cpu"]
+    places = ["--runs", str(folder / "runs"), "--results", str(folder / "results")]
+    return subprocess.Popen([*command, *places, *more], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def finished(folder):
+    """The files of the finished cells and when each was written."""
+    return {file.name: file.stat().st_mtime_ns for file in (folder / "runs" / "fig2").glob("*.json")}
+
+
+def test_a_killed_run_goes_on_where_it_was(tmp_path):
+    process = start(tmp_path)
+    for _ in range(600):
+        if len(finished(tmp_path)) >= 3:
+            break
+        time.sleep(0.05)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    before = finished(tmp_path)
+    assert 3 <= len(before) < len(DIGITS), "killed too early or too late to tell"
+
+    process = start(tmp_path)
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 0, err
+    after = finished(tmp_path)
+    assert {name: after[name] for name in before} == before  # no finished cell was written again
+    assert after.keys() == {f"{cell.key}.json" for cell in DIGITS}
+    assert f"computed {len(DIGITS) - len(before)} of {len(DIGITS)}" in out
+
+
+def test_two_processes_share_one_folder(tmp_path):
+    pair = [start(tmp_path), start(tmp_path)]
+    outs = [process.communicate(timeout=180) for process in pair]
+    assert all(process.returncode == 0 for process in pair), outs
+    computed = [int(out.split("computed ")[1].split(" of")[0]) for out, _ in outs]
+    assert sum(computed) == len(DIGITS)  # each cell once
+    assert set(runs._rows(FIG2, tmp_path / "runs", tmp_path / "results")) == {cell.key for cell in DIGITS}
+
+
+@pytest.mark.parametrize("damage", ["", "{", '{"key": "another", "code": "x"}', "[]"])
+def test_a_half_written_cell_is_computed_again(tmp_path, damage):
+    cell = DIGITS[0]
+    file = tmp_path / "fig2" / f"{cell.key}.json"
+    file.parent.mkdir()
+    file.write_text(damage)
+    (file.parent / f".{cell.key}.json.123.part").write_text('{"key"')
+    assert runs.run(FIG2, [cell], "cpu", tmp_path, tmp_path / "results") == 1
+    assert json.loads(file.read_text())["key"] == cell.key
+
+
+def test_a_cell_that_fails_leaves_no_trace_and_the_others_whole(tmp_path, monkeypatch):
+    def measure(cell, device):
+        if cell.d == 64:
+            raise RuntimeError("out of memory")
+        return {"value": 1.0}
+
+    figure = FIG2.__class__("fig2", "", FIG2.presets, measure, FIG2.modules)
+    with pytest.raises(RuntimeError):
+        runs.run(figure, DIGITS, "cpu", tmp_path, tmp_path / "results")
+    kept = list(runs._rows(figure, tmp_path, tmp_path / "results"))
+    assert kept == [cell.key for cell in DIGITS[:2]]
+    assert not list(tmp_path.rglob("*.part"))
+
+
+def collected(tmp_path, cells=DIGITS[:2]):
+    runs.run(FIG2, cells, "cpu", tmp_path / "runs", tmp_path / "results")
+    return runs.collect(FIG2, "digits", None, tmp_path / "runs", tmp_path / "results")
+
+
+def test_a_collected_result_stands_for_its_cells_in_a_fresh_clone(tmp_path):
+    path = collected(tmp_path)
+    elsewhere = tmp_path / "elsewhere"
+    assert runs.run(FIG2, DIGITS[:2], "cpu", elsewhere, tmp_path / "results") == 0
+    again = runs.collect(FIG2, "digits", None, elsewhere, tmp_path / "results")
+    first = path.read_bytes()
+    assert again.read_bytes() == first  # numbers come back from the CSV as they went in
+    manifest = json.loads(path.with_suffix(".json").read_text())
+    assert manifest["cells"] == 2 and len(manifest["missing"]) == len(DIGITS) - 2
+
+
+def test_an_altered_result_is_refused_by_name(tmp_path):
+    path = collected(tmp_path)
+    path.write_text(path.read_text().replace("0.", "1.", 1))
+    with pytest.raises(ValueError, match=r"fig2_digits\.csv does not bear the SHA-256"):
+        runs.load_results("fig2_digits", tmp_path / "results")
+    assert any(
+        "ALTERED" in line
+        for line in runs.status([FIG2], tmp_path / "runs2", tmp_path / "results2") + [runs._verdict(FIG2, path)]
+    )
+    with pytest.raises(ValueError, match="not in"):
+        runs.load_results("fig9", tmp_path / "results")
+
+
+def test_code_marks_results_stale_and_prose_does_not(tmp_path, monkeypatch):
+    plain = 'def f(x):\n    """One."""\n    return x + 1  # why\n'
+    assert runs._syntax_hash(plain) == runs._syntax_hash(
+        'def f(x):\n\n    """Another."""\n    return (x +\n        1)\n'
+    )
+    assert runs._syntax_hash(plain) != runs._syntax_hash(plain.replace("+ 1", "+ 2"))
+
+    path = collected(tmp_path, DIGITS[:1])
+    assert runs._verdict(FIG2, path).startswith("up to date")
+    monkeypatch.setattr(runs, "code_digest", lambda figure: "other")
+    assert "other code" in runs._verdict(FIG2, path)
+    assert runs.run(FIG2, DIGITS[:1], "cpu", tmp_path / "runs", tmp_path / "results") == 0
+    assert runs.run(FIG2, DIGITS[:1], "cpu", tmp_path / "runs", tmp_path / "results", stale=True) == 1
+
+
+def test_the_paper_grid_is_the_papers():
+    cells = cells_of(FIG2, "paper")
+    assert {cell.d for cell in cells} == {25, 49, 100, 196, 289, 400, 484, 625, 784}
+    assert {cell.variant for cell in cells} == {"published", "theory"}
+    assert {cell.C0 for cell in cells} == {10.0}
+    seeds = {m: {cell.seed for cell in cells if cell.m == m} for m in (1_000, 10_000, 100_000)}
+    assert {m: len(s) for m, s in seeds.items()} == {1_000: 5, 10_000: 5, 100_000: 3}
+    assert len(cells) == len({cell.key for cell in cells}) == 2 * 9 * (5 + 5 + 3)
+    assert {cell.seed for cell in cells_of(FIG2, "paper", 7)} == set(range(7))
+
+
+def test_a_cell_does_not_depend_on_the_others(tmp_path):
+    """Alone, in any order and after others: the same numbers but for the time."""
+
+    def numbers(cell):
+        return measure_flips(cell, torch.device("cpu"))
+
+    first = [numbers(cell) for cell in DIGITS[:3]]
+    torch.manual_seed(7)
+    assert [numbers(cell) for cell in reversed(DIGITS[:3])] == first[::-1]
+
+
+def cheapest(name):
+    """The cheapest stored cell of each variant of a figure, as (cell, row)."""
+    table = runs.load_results(name)
+    for _, rows in table.groupby("variant"):
+        row = rows.sort_values(["m", "seed", "d"]).iloc[0]
+        yield Cell(int(row.m), int(row.seed), int(row.d), row.variant, float(row.C0), row.data), row
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_a_cheap_cell_of_each_stored_figure_is_what_it_was(name, mnist):
+    """Recomputed here. SGD in float32 on another processor rounds differently, so steps may differ by one or two."""
+    for cell, row in cheapest(name):
+        new = measure_flips(cell, torch.device("cpu"))
+        assert new["steps"] == pytest.approx(row.steps, abs=2), cell.key
+        for column in ("relative_perturbation", "grad_norm", "step_size", "abs_f", "deviation_C0", "train_loss"):
+            assert new[column] == pytest.approx(row[column], rel=5e-3), (cell.key, column)
+        assert new["test_accuracy"] == pytest.approx(row.test_accuracy, abs=2 / 2115), cell.key
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_stored_results_bear_their_hashes_and_name_what_computed_them(name):
+    table = runs.load_results(name)
+    manifest = json.loads((runs.RESULTS / f"{name}.json").read_text())
+    assert manifest["cells"] == len(table) == table.key.nunique()
+    assert manifest["versions"]["torch"] and manifest["devices"] and manifest["wall_seconds"] > 0
+    assert set(manifest["modules_sha256"]) >= {
+        "network.py",
+        "lazy.py",
+        "attack.py",
+        "train.py",
+        "data.py",
+        "measurement",
+    }
+    assert set(manifest["data_sha256"]["mnist"]) == {
+        f"{part}-{kind}-ubyte.gz" for part in ("train", "t10k") for kind in ("images-idx3", "labels-idx1")
+    }
+    assert set(manifest["code"]) == set(table.code)
+    assert (table.not_found == 0).all() and table.left.all()
+
+
+@pytest.mark.parametrize(
+    "arguments, says",
+    [
+        (["run", "fig9"], "choose one of fig2"),
+        (["run", "fig2", "--preset", "huge"], "choose one of quick"),
+        (["run", "fig2", "--seeds", "0"], "--seeds 3"),
+        (["run", "fig2", "--device", "tpu"], "device"),
+        (["collect", "fig2", "--preset", "digits"], "run it first"),
+    ],
+)
+def test_a_wrong_command_gets_one_clear_sentence(arguments, says, tmp_path, capsys):
+    places = [f"--runs={tmp_path / 'runs'}", f"--results={tmp_path / 'results'}"]
+    assert command_line.main([*arguments, *places]) == 2
+    out, err = capsys.readouterr()
+    assert says in err and err.count("\n") == 1 and not out
+
+
+def test_a_file_in_the_folders_place_is_named(tmp_path, capsys):
+    (tmp_path / "runs").write_text("")
+    assert command_line.main(["run", "fig2", "--preset", "digits", f"--runs={tmp_path / 'runs'}"]) == 2
+    assert "--runs" in capsys.readouterr().err
+
+
+def test_list_and_status_name_every_figure(tmp_path, capsys):
+    assert command_line.main(["list"]) == 0 and command_line.main(["status", f"--runs={tmp_path}"]) == 0
+    out = capsys.readouterr().out
+    assert all(out.count(name) >= 2 for name in FIGURES)
