@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 
 import matplotlib as mpl
+import numpy as np
 from matplotlib.figure import Figure
 
 BLUE, VERMILION, GREEN, PURPLE, ORANGE = "#0c86c8", "#d55e00", "#009e73", "#c566a0", "#cc8a00"  # after Okabe and Ito
@@ -102,3 +103,44 @@ def _finish(
         ax.set_yscale("log")
     if legend:
         ax.legend()
+
+
+@picture
+def spread(
+    x: Sequence[float], panels: Mapping[str, Mapping[str, Sequence]], xlabel: str, alt: str,
+    predicted: Mapping[str, Mapping[str, Sequence[float]]] | None = None, xlog: bool = False, ylog: bool = False,
+):  # fmt: skip
+    """Measured curves, a panel for each y label: the mean over seeds (axis 0) in a band of one standard deviation.
+
+    ``panels`` is ``{y label: {name: (seeds, x)}}``, ``predicted`` is ``{y label: {name: (x,)}}``, drawn dashed.
+    """
+    figure, axes = canvas(columns=len(panels), width=2.9 * len(panels) + 1.4 * (len(panels) < 3), squeeze=False)
+    for ax, (ylabel, lines) in zip(axes[0], panels.items(), strict=True):
+        for k, (name, values) in enumerate(lines.items()):
+            colour, marker, values = COLOURS[k], "os^Dv"[k], np.asarray(values, dtype=float)
+            mean, deviation = values.mean(0), values.std(0, ddof=1)
+            ax.plot(x, mean, marker + "-", color=colour, label=name)
+            ax.fill_between(x, mean - deviation, mean + deviation, color=colour, alpha=0.22, linewidth=0)
+        for k, (name, values) in enumerate((predicted or {}).get(ylabel, {}).items()):
+            ax.plot(x, values, color=INK, linewidth=1.2, dashes=((5, 2), (1.5, 1.5), (6, 2, 1, 2))[k], label=name)
+        _finish(ax, xlabel, ylabel, "", xlog, ylog)
+    return figure, alt
+
+
+@picture
+def along_ray(eta: Sequence[float], f: Sequence[float], slope: float, flip: float, alt: str):
+    """f along a ray, its tangent at x and its first flip.
+
+    ``eta`` and ``f`` are the ray's corners: x itself, then each bend, then where the picture ends.
+    """
+    eta, f = np.asarray(eta, dtype=float), np.asarray(f, dtype=float)
+    figure, ax = canvas(width=6.6, height=3.5)
+    ax.axhline(0, color=INK, linewidth=0.8)
+    ax.plot(eta, f[0] + slope * eta, color=VERMILION, dashes=(5, 2), linewidth=1.3, label="tangent at x")
+    ax.plot(eta, f, color=BLUE, label="f")
+    ax.plot(eta[1:-1], f[1:-1], "o", color=BLUE, markersize=3.5, label="bend: a neuron switches")
+    ax.plot([flip], [0], "D", color=GREEN, markersize=7, label="first flip")
+    room = 0.12 * np.ptp(f)
+    ax.set_ylim(f.min() - room, f.max() + room)
+    _finish(ax, r"step $|\eta|$ against the sign of $f$, along $\nabla f(x)$", "f")
+    return figure, alt
