@@ -8,8 +8,10 @@ import math
 import torch
 from torch import Tensor
 
-from .checks import check_count, check_labels, check_points, check_positive
-from .network import BLOCK_BYTES, TwoLayerNet
+from .checks import check_box, check_count, check_labels, check_points, check_positive
+from .network import BLOCK_BYTES, TwoLayerNet, block_size
+
+ROUNDING = 1e-12  # what sums in float64 leave of a zero, relative to the norm of their terms
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -39,7 +41,7 @@ def smallest_flip(net: TwoLayerNet, x: Tensor) -> Flip:
     x = check_points("x", x, net.d, net.members, net.W)
     members, n = net.members, x.shape[-2]
     fields = torch.empty(5, math.prod(members), n, dtype=torch.float64, device=x.device)
-    rows = max(1, BLOCK_BYTES // (net.m * x.element_size()))
+    rows = block_size(net.a.reshape(-1, net.m)[0])
     for k in range(math.prod(members)):
         one = TwoLayerNet(
             net.W.reshape(-1, net.m, net.d)[k],
@@ -61,15 +63,17 @@ def _flip_block(net: TwoLayerNet, x: Tensor) -> Tensor:
         u += net.b
     active = (u > 0).to(u.dtype)
     grad = (active * net.a) @ net.W / math.sqrt(net.m)  # (n, d)
-    weight = net.a.double() / math.sqrt(net.m)
+    a = net.a.double()
     # Value and slope are summed in float64 from the same u and v as the bends, so that a ray on which every
     # neuron goes silent ends at zero to 1e-12 of its terms, whatever the network's own dtype.
-    value = torch.where(u > 0, u, 0.0).double() @ weight
+    scale_u = torch.linalg.vector_norm(u, dim=-1).double()
+    value = torch.where(u > 0, u, 0.0).double() @ a / math.sqrt(net.m)
+    value = torch.where(value.abs() <= ROUNDING * scale_u, 0.0, value)  # zero but for rounding has no sign
     v = (-value.sign().to(x.dtype).unsqueeze(-1) * grad) @ net.W.mT
     orient = value.sign()  # everything below is for h = sign(f) f, which falls from |f|
-    slope = orient * ((active * v).double() @ weight)
-    slope_at_infinity = orient * (v.clamp(min=0).double() @ weight)
-    scale = torch.stack([torch.linalg.vector_norm(u, dim=-1), torch.linalg.vector_norm(v, dim=-1)], dim=-1).double()
+    slope = orient * ((active * v).double() @ a) / math.sqrt(net.m)
+    slope_at_infinity = orient * (v.clamp(min=0).double() @ a) / math.sqrt(net.m)
+    scale = torch.stack([scale_u, torch.linalg.vector_norm(v, dim=-1).double()], dim=-1)
 
     eta = torch.full_like(value, math.nan)
     linear = value.abs() / -slope  # the root if no neuron switched
@@ -86,7 +90,7 @@ def _flip_block(net: TwoLayerNet, x: Tensor) -> Tensor:
                 u[some],
                 v[some],
                 switched[part : part + size],
-                orient[some, None] * weight,
+                orient[some, None] * a / math.sqrt(net.m),
                 value[some].abs(),
                 slope[some],
                 slope_at_infinity[some],
@@ -125,8 +129,10 @@ def _first_root(u, v, switched, weight, value, slope, slope_at_infinity, reach, 
     at = torch.where(finite, bend, 0.0)
     rise, lag = jump.cumsum(-1), (jump * at).cumsum(-1)
     h = value.unsqueeze(-1) + (slope.unsqueeze(-1) + rise) * at - lag
-    tolerance = 1e-12 * (scale[:, :1] + at * scale[:, 1:])
-    endless = (reach.isinf() & (slope_at_infinity < 0)).unsqueeze(-1)  # beyond the last bend f falls for ever
+    tolerance = ROUNDING * (scale[:, :1] + at * scale[:, 1:])
+    endless = (reach.isinf() & (slope_at_infinity < -ROUNDING * scale[:, 1])).unsqueeze(
+        -1
+    )  # beyond the last bend f falls for ever
     below = torch.where(finite, h < -tolerance, endless)
     first = below.to(torch.uint8).argmax(-1, keepdim=True)
     # The segment that ends at the first bend below zero, from the sums before that bend.
@@ -159,17 +165,15 @@ def pgd(
     y = check_labels("y", y, x.shape[-2], net.W)
     eps, steps = check_positive("eps", eps), check_count("steps", steps)
     alpha = 2.5 * eps / steps if step_size is None else check_positive("step_size", step_size)
-    if box is not None and not (box[0] < box[1] and bool((x >= box[0]).all() and (x <= box[1]).all())):
-        raise ValueError(
-            f"box must be (low, high) with every coordinate of x inside, got {box!r}: pass box=None or clip x first."
-        )
+    if box is not None:
+        check_box(box, x)
     delta = torch.zeros(*net.members, *x.shape[-2:], dtype=x.dtype, device=x.device)
     tiny = torch.finfo(x.dtype).tiny
     for block in net.blocks(x):
         xb, db, away = x[..., block, :], delta[..., block, :], -y[block].unsqueeze(-1)
         for _ in range(steps):
             g = net.grad_at(net.preactivations(xb + db))
-            db.add_(g * (alpha * away / g.norm(dim=-1, keepdim=True).clamp(min=tiny)))
+            db.add_(g / g.norm(dim=-1, keepdim=True).clamp(min=tiny) * (alpha * away))
             if box is not None:
                 db.copy_((xb + db).clamp(*box) - xb)
             db.mul_(eps / db.norm(dim=-1, keepdim=True).clamp(min=eps))

@@ -18,6 +18,23 @@ def check_count(name: str, value: int, at_least: int = 1) -> int:
     return int(value)
 
 
+def check_seed(seed: int) -> int:
+    """A whole number that seeds a generator."""
+    if check_count("seed", seed, at_least=0) >= 2**62:
+        raise ValueError(f"seed must be below 2**62, got {seed}: pass a smaller one, such as seed=0.")
+    return int(seed)
+
+
+def check_weights(name: str, W: Tensor) -> Tensor:
+    """Weights ``(*members, m, d)`` of floating point numbers, none of the axes empty."""
+    if not isinstance(W, Tensor) or W.ndim < 2 or not W.is_floating_point() or W.numel() == 0:
+        got = f"{W.dtype} of shape {tuple(W.shape)}" if isinstance(W, Tensor) else type(W).__name__
+        raise ValueError(
+            f"{name} must be a floating point tensor of shape (*members, m, d), got {got}: pass net.W or net.weights."
+        )
+    return W
+
+
 def check_positive(name: str, value: float) -> float:
     """A finite number above zero."""
     try:
@@ -100,3 +117,12 @@ def check_labels(name: str, y: Tensor, n: int, like: Tensor) -> Tensor:
             f"{name} must hold -1 and +1 only, got values such as {y[y.abs() != 1][0].item():g}: turn labels 0/1 into 2 * {name} - 1."
         )
     return y
+
+
+def check_box(box: tuple[float, float], x: Tensor) -> None:
+    """A pair (low, high) between which every coordinate of x lies."""
+    pair = isinstance(box, (tuple, list)) and len(box) == 2 and all(isinstance(end, numbers.Real) for end in box)
+    if not pair or not box[0] < box[1] or not bool((x >= box[0]).all() and (x <= box[1]).all()):
+        raise ValueError(
+            f"box must be (low, high) with every coordinate of x inside, got {box!r}: pass box=None or clip x first."
+        )

@@ -16,7 +16,7 @@ import pooch
 import torch
 from torch import Tensor
 
-from .checks import check_count
+from .checks import check_count, check_seed
 
 MNIST = {  # the four canonical files and their SHA-256 (LeCun, Cortes, Burges 1998)
     "train-images-idx3-ubyte.gz": "440fcabf73cc546fa21475e81ea370265605f56be210a4024d2ca8f203523609",
@@ -28,6 +28,7 @@ MIRRORS = (
     "https://ossci-datasets.s3.amazonaws.com/mnist/",
     "https://storage.googleapis.com/cvdf-datasets/mnist/",
 )
+POINTS = 1_000_003  # offset of the points' seeds, so that they do not share a stream with a network's weights
 REMEDY = "put the four canonical MNIST .gz files into the folder mnist/ of $LAZY_HELPERS_DATA, or go online so that they can be downloaded"
 
 
@@ -57,8 +58,8 @@ def load_binary(
     """
     if split not in ("train", "test"):
         raise ValueError(f"split must be 'train' or 'test', got {split!r}: any other split is empty.")
-    if size is not None and (check_count("size", size) < 2 or size > 28):
-        raise ValueError(f"size must be between 2 and 28 pixels a side, got {size}: pass size=28 for full resolution.")
+    if size is not None and check_count("size", size, at_least=2) > 28:
+        raise ValueError(f"size must be at most 28 pixels a side, got {size}: pass size=28 for full resolution.")
     if name == "digits":
         images, labels = _digits(split)
     elif name == "mnist":
@@ -77,13 +78,13 @@ def load_binary(
                 f"normalize=True needs ink in every image, but {int((norm == 0).sum())} are blank at size={size}: use a larger size or antialias=True."
             )
         X = X / norm
-    return BinaryData(X.contiguous(), (2 * labels - 1).to(X.dtype))
+    return BinaryData(X.clone(), (2 * labels - 1).to(X.dtype))  # a copy: the images are kept for the next call
 
 
 def unit_sphere(n: int, d: int, seed: int = 0) -> Tensor:
     """``n`` points uniform on the unit sphere of R^d, ``(n, d)`` float32."""
-    check_count("n", n), check_count("d", d), check_count("seed", seed, at_least=0)
-    return torch.nn.functional.normalize(torch.randn(n, d, generator=torch.Generator().manual_seed(seed)))
+    check_count("n", n), check_count("d", d), check_seed(seed)
+    return torch.nn.functional.normalize(torch.randn(n, d, generator=torch.Generator().manual_seed(POINTS + seed)))
 
 
 def mnist_folder(folder: Path | None = None) -> Path:

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .checks import check_positive
+from .checks import check_positive, check_weights
 
 ROWS = 2**16  # neurons handled at a time, so that a distance needs no second copy of W
 
@@ -35,9 +35,7 @@ class LazyBall:
 
     def __post_init__(self):
         check_positive("C0", self.C0)
-        if not isinstance(self.W0, Tensor) or self.W0.ndim < 2:
-            got = tuple(self.W0.shape) if isinstance(self.W0, Tensor) else type(self.W0).__name__
-            raise ValueError(f"W0 must be a tensor of shape (*members, m, d), got {got}: pass net.W or net.weights.")
+        check_weights("W0", self.W0)
 
     @property
     def radius(self) -> float:
@@ -47,7 +45,7 @@ class LazyBall:
     @cached_property
     def slack(self) -> float:
         """What rounding of the weights can add to a distance: a projected row may stand out by this much."""
-        return 4 * torch.finfo(self.W0.dtype).eps * float(self.W0.abs().max())
+        return 4 * torch.finfo(self.W0.dtype).eps * (float(self.W0.abs().max()) + self.radius)
 
     def deviations(self, W: Tensor) -> Tensor:
         """Each neuron's deviation ||w_s - w_{s,0}||: ``(*members, m)``."""
@@ -97,7 +95,8 @@ class LazyBall:
     def cone_contains(self, W: Tensor) -> Tensor:
         """Whether some positive rescaling of W lies in the ball (the cone of Figure 1): ``(*members,)`` bool."""
         best = self.rescaled(W)
-        return (best.distance <= self.radius + self.slack) & (best.r > 0)
+        attained = (best.distance <= self.radius + self.slack) & (best.r > 0)
+        return attained | (best.distance < self.radius)  # at r = 0 the distance is approached by small r > 0
 
     def _like(self, W: Tensor) -> Tensor:
         if not isinstance(W, Tensor) or W.shape != self.W0.shape:

@@ -13,9 +13,9 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from .checks import check_count, check_device, check_members, check_points
+from .checks import check_count, check_device, check_members, check_points, check_seed, check_weights
 
-BLOCK_BYTES = 2**27  # one temporary of (members, m, points); a handful of them stay well under 1 GiB
+BLOCK_BYTES = 2**24  # one temporary of (members, m, points): about a processor's cache, where a block is fastest
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -48,18 +48,28 @@ class TwoLayerNet:
         Draws are made on the CPU in float32 and then moved, so a seed names the same network on every device
         and in every dtype. Raises ``ValueError`` for sizes below 1 or a device that is not there.
         """
-        check_count("d", d), check_count("m", m), check_count("seed", seed, at_least=0)
+        check_count("d", d), check_count("m", m), check_seed(seed)
         members, device = check_members(members), check_device(device)
+        if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
+            raise ValueError(f"dtype must be a floating point torch.dtype, got {dtype!r}: pass dtype=torch.float32.")
         W = torch.empty(*members, m, d, dtype=dtype, device=device)
         a = torch.empty(*members, m, dtype=dtype, device=device)
         b = torch.empty(*members, m, dtype=dtype, device=device) if bias else None
         for k in range(math.prod(members)):
             generator = torch.Generator().manual_seed(seed + k)
-            W.view(-1, m, d)[k] = torch.randn(m, d, generator=generator)
+            _draw_normal(W.view(-1, m, d)[k], generator)
             a.view(-1, m)[k] = (2 * torch.randint(0, 2, (m,), generator=generator) - 1).to(dtype)
             if b is not None:  # drawn last: with and without bias, a seed gives the same W and a
-                b.view(-1, m)[k] = torch.randn(m, generator=generator)
+                _draw_normal(b.view(-1, m)[k], generator)
         return cls(W, a, b)
+
+    def __post_init__(self):
+        check_weights("W", self.W)
+        for name, part in (("a", self.a), ("b", self.b)):
+            if part is not None and part.shape != self.W.shape[:-1]:
+                raise ValueError(
+                    f"{name} must have shape (*members, m) = {tuple(self.W.shape[:-1])} to go with W, got {tuple(part.shape)}: pass one number a neuron."
+                )
 
     @property
     def members(self) -> tuple[int, ...]:
@@ -116,8 +126,7 @@ class TwoLayerNet:
 
     def blocks(self, x: Tensor) -> Iterator[slice]:
         """Slices of the points, such that one ``(*members, m, points)`` temporary keeps to ``BLOCK_BYTES``."""
-        size = max(1, BLOCK_BYTES // (self.a.numel() * self.a.element_size()))
-        n = x.shape[-2]
+        size, n = block_size(self.a), x.shape[-2]
         return (slice(start, min(start + size, n)) for start in range(0, n, size))
 
     def preactivations(self, x: Tensor) -> Tensor:
@@ -132,3 +141,16 @@ class TwoLayerNet:
     def grad_at(self, z: Tensor) -> Tensor:
         """The input gradient from pre-activations: ``(*members, n, d)``."""
         return (z > 0).to(z.dtype).mul_(self.a.unsqueeze(-1)).mT @ self.W / math.sqrt(self.m)
+
+
+def block_size(a: Tensor) -> int:
+    """How many points at a time keep one temporary to ``BLOCK_BYTES``; at least 16, for which W is worth reading."""
+    return max(16, BLOCK_BYTES // (a.numel() * a.element_size()))
+
+
+def _draw_normal(target: Tensor, generator: torch.Generator) -> None:
+    """Standard normal draws, made on the CPU in float32; in place where the target is just that, for want of a second W."""
+    if target.dtype == torch.float32 and target.device.type == "cpu":
+        target.normal_(generator=generator)
+    else:
+        target.copy_(torch.randn(target.shape, generator=generator))

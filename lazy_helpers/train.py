@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from .checks import check_count, check_labels, check_points, check_positive
+from .checks import check_count, check_labels, check_points, check_positive, check_seed
 from .lazy import LazyBall
 from .network import TwoLayerNet
 
@@ -35,6 +35,7 @@ class Exit:
 
 def logistic_loss(net: TwoLayerNet, X: Tensor, y: Tensor) -> Tensor:
     """Mean of log(1 + exp(-y f)) over the points: ``(*members,)``."""
+    y = check_labels("y", y, X.shape[-2], net.W)
     return torch.nn.functional.softplus(-y * net(X)).mean(-1)
 
 
@@ -62,7 +63,7 @@ def train_sgd(
     X = check_points("X", X, net.d, (), net.W)
     y = check_labels("y", y, len(X), net.W)
     lr = check_positive("lr", lr)
-    check_count("batch_size", batch_size), check_count("max_epochs", max_epochs), check_count("seed", seed, at_least=0)
+    check_count("batch_size", batch_size), check_count("max_epochs", max_epochs), check_seed(seed)
     if exit not in ("step", "epoch"):
         raise ValueError(
             f"exit must be 'step' or 'epoch', got {exit!r}: 'step' returns the last iterate inside the ball."
@@ -99,6 +100,7 @@ def _trajectory(W0, a, X, y, radii, lr, batch_size, max_epochs, seed, exit, prog
     out = {r: (torch.empty_like(W0), torch.zeros(K, dtype=torch.long), torch.zeros(K, dtype=torch.bool)) for r in radii}
     inside = [list(radii) for _ in range(K)]  # the radii that member k has not left
     gap = [radii[0]] * K  # how far member k can move before it may leave the next one
+    rounding = torch.finfo(W0.dtype).eps * float(W0.abs().max()) * math.sqrt(W0.shape[-1])  # of a row's update
     shuffles = [torch.Generator().manual_seed(SHUFFLES + seed + k) for k in range(K)]
     live, W, step = list(range(K)), W0.clone(), 0  # rows of W and a are the members still in training
 
@@ -127,7 +129,7 @@ def _trajectory(W0, a, X, y, radii, lr, batch_size, max_epochs, seed, exit, prog
             close = []
             if exit == "step":
                 for i, k in enumerate(live):
-                    gap[k] -= bound[i]
+                    gap[k] -= bound[i] + rounding
                     if gap[k] < 0:  # this step may lead out: keep what stands before it
                         out[inside[k][0]][0][k] = W[i]
                         close.append(i)
