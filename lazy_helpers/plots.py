@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import matplotlib as mpl
 import numpy as np
+from matplotlib import ticker
 from matplotlib.figure import Figure
 
 BLUE, VERMILION, GREEN, PURPLE, ORANGE = "#0c86c8", "#d55e00", "#009e73", "#c566a0", "#cc8a00"  # after Okabe and Ito
@@ -124,6 +125,13 @@ def spread(
         for k, (name, values) in enumerate((predicted or {}).get(ylabel, {}).items()):
             ax.plot(x, values, color=INK, linewidth=1.2, dashes=((5, 2), (1.5, 1.5), (6, 2, 1, 2))[k], label=name)
         _finish(ax, xlabel, ylabel, "", xlog, ylog)
+        if xlog:
+            ax.set_xticks(x, [f"{value:g}" for value in x])
+            ax.xaxis.set_minor_locator(ticker.NullLocator())
+        if ylog:
+            ax.yaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
+            ax.yaxis.set_major_formatter("{x:g}")
+            ax.yaxis.set_minor_locator(ticker.NullLocator())
     return figure, alt
 
 
