@@ -143,7 +143,7 @@ function paintFan({ width, height }, d, { V, sample }) {
     strokes("frame", [[left, middle, width - 4, middle]]),
     ...ball("ball", false),
     ...ball("ball-hot", true),
-    ...tips.map(([x, y]) => circle("tip", x, y, 1.2)),
+    ...tips.map(([x, y]) => circle("tip", x, y, Math.min(1.2, unit * V / 3))),
     strokes("axis", [[left, height - 26, reach, height - 26], [left, height - 30, left, height - 22], [reach, height - 30, reach, height - 22]]),
     write("title", Math.max((left + reach) / 2, left + 50), height - 7, "middle", `√d = ${text(Math.sqrt(d), 3)}`),
     write("title", width - 4, height - 7, "end", `V = ${text(V, 3)}`),

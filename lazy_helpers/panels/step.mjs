@@ -1,6 +1,6 @@
 // One gradient step: f along the ray x + eta grad f, for a W of the ball, and the exact first flip.
 
-import { normalMatrix, ROW, signs } from "./weights.mjs";
+import { normalMatrix, signs } from "./weights.mjs";
 import { norm, ray, smallest_flip, TwoLayerNet } from "./lazy.mjs";
 import { PANELS } from "./panel.mjs";
 import { C0, D, lazyNotes, M } from "./setting.mjs";
@@ -25,10 +25,12 @@ export function ballMember({ d, m, C0, weights, seed }, cache) {
     const radius = Float64Array.from({ length: m }, (_, s) => V / norm(G.B, s * G.stride, d));
     return new TwoLayerNet(d, a, W0, { ...G, scale: radius });
   }
-  const x = unit(d);
-  const towards = V * Math.sign(new TwoLayerNet(d, a, W0).f(x));
-  return new TwoLayerNet(d, a, W0, { B: x, stride: 0, scale: Float64Array.from(a, (as) => towards * as) });
+  const towards = V * Math.sign(initialValue(a, W0));
+  return new TwoLayerNet(d, a, W0, { B: unit(d), stride: 0, scale: Float64Array.from(a, (as) => towards * as) });
 }
+
+// f(x; W0): at the first unit vector, the first column of W0 is all of it.
+const initialValue = (a, W0) => new TwoLayerNet(1, a, W0).f([1]);
 
 function unit(d) {
   const x = new Float32Array(d);
@@ -37,8 +39,9 @@ function unit(d) {
 }
 
 function measureStep(state, cache) {
-  const along = ray(ballMember(state, cache), unit(state.d));
-  return { ...along, ...smallest_flip(along) };
+  const net = ballMember(state, cache);
+  const along = ray(net, unit(state.d));
+  return { f0: initialValue(net.a, net.blocks[0]), ...along, ...smallest_flip(along) };
 }
 
 function buildStep() {
@@ -57,11 +60,11 @@ function buildStep() {
   });
 
   function show({ d, m, R }, data) {
-    const { value, sign, grad_norm, found, eta, norm: delta_norm, kinks } = data;
+    const { f0, value, grad_norm, found, eta, norm: delta_norm, kinks } = data;
     const within = found && delta_norm <= R;
     const eta_tangent = Math.abs(value) / grad_norm ** 2;
     table.show({
-      f: [value, "typically ±1/√2 = ±0.7071 at W₀"],
+      f: [value, `f(x; W₀) = ${text(f0)}`],
       grad_norm: [grad_norm, `√(d/2) = ${text(Math.sqrt(d / 2))}`],
       kinks: [kinks, `${percent(kinks / m)} of m = ${text(m)}`],
       delta_norm: [delta_norm, found ? `‖δ‖√d = ${text(delta_norm * Math.sqrt(d))}` : "no step flips the sign"],
