@@ -12,9 +12,10 @@ export class TwoLayerNet {
     Object.assign(this, { d, m: a.length, a, blocks });
   }
 
-  /** W v: one number a neuron. */
+  /** W v: one number a neuron. Zeros at the end of v are not read: at the first unit vector one column is enough. */
   times(v) {
-    const { d, m } = this;
+    const { m } = this;
+    const d = v.findLastIndex((vj) => vj !== 0) + 1;
     const out = new Float64Array(m);
     for (const { B, stride, scale } of this.blocks) {
       for (let s = 0, row = 0; s < m; s++, row += stride) {

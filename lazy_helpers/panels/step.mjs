@@ -22,8 +22,8 @@ export function ballMember({ d, m, C0, weights, seed }, cache) {
   if (weights === "initial") return new TwoLayerNet(d, a, W0);
   if (weights === "random") {
     const G = corner(cache, "boundary", d, m, seed);
-    const radius = Float64Array.from({ length: m }, (_, s) => V / norm(G.B, s * G.stride, d));
-    return new TwoLayerNet(d, a, W0, { ...G, scale: radius });
+    if (G.d !== d) Object.assign(G, { d, norms: Float64Array.from({ length: G.m }, (_, s) => norm(G.B, s * G.stride, d)) });
+    return new TwoLayerNet(d, a, W0, { ...G, scale: G.norms.map((length) => V / length) });
   }
   const towards = V * Math.sign(initialValue(a, W0));
   return new TwoLayerNet(d, a, W0, { B: unit(d), stride: 0, scale: Float64Array.from(a, (as) => towards * as) });
