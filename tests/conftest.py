@@ -1,4 +1,4 @@
-"""Browser fixtures: one headless Chromium for the whole run, and pages that no network reaches.
+"""Fixtures: one headless Chromium for the whole run, pages that no network reaches, and MNIST.
 
 The machine's own Chromium is used (`LAZY_HELPERS_CHROMIUM`, else the first one on the path). Where there is none, a
 user's machine skips and says what to install; under `CI=true` the test fails, so that nothing goes unseen.
@@ -75,3 +75,16 @@ def offline_page(browser):
     page.on("pageerror", lambda error: errors.append(str(error)))
     yield page
     context.close()
+
+
+@pytest.fixture(scope="session")
+def mnist():
+    """The folder with MNIST's four files. Without them a user's machine skips; under `CI=true` the test fails."""
+    from lazy_helpers.data import mnist_available, mnist_folder
+
+    if not mnist_available():
+        _missing(
+            f"MNIST is not in {mnist_folder()}: put its four .gz files into mnist/ of a folder and name that folder in "
+            "LAZY_HELPERS_DATA, or let lazy_helpers.load_binary('mnist') download them"
+        )
+    return mnist_folder()
