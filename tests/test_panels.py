@@ -336,7 +336,7 @@ def test_both_themes_keep_text_readable(offline_page, built):
         };
         return [...document.querySelectorAll(".lazy-panel")].flatMap((panel) => {
             const ground = luminance(getComputedStyle(panel).backgroundColor);
-            const words = [...panel.querySelectorAll("span, label, dt, dd, p, figcaption, legend")];
+            const words = [...panel.querySelectorAll("span, label, div")];
             return words.map((el) => luminance(getComputedStyle(el).color))
                 .concat([...panel.querySelectorAll("svg text")].map((el) => luminance(getComputedStyle(el).fill)))
                 .map((ink) => (Math.max(ink, ground) + 0.05) / (Math.min(ink, ground) + 0.05));

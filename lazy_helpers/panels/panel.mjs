@@ -110,8 +110,8 @@ export function create(root, name, source, { initial, start = {}, moved = () => 
     return [key, make(spec, (value) => change({ [key]: value }))];
   });
   const seedText = html("output", { class: "lp-seed" });
-  const headline = html("p", { class: "lp-headline" });
-  const spoken = html("p", { class: "lp-spoken", "aria-live": "polite" }); // the headline, once a drag has ended
+  const headline = html("div", { class: "lp-headline" });
+  const spoken = html("div", { class: "lp-spoken", "aria-live": "polite" }); // the headline, once a drag has ended
   const body = panel.build();
   const titleId = uniqueId();
   root.replaceChildren(

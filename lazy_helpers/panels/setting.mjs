@@ -81,10 +81,10 @@ function buildSetting() {
     const share = percent(flips / m);
     table.show({
       flips: [flips, `${share} of m = ${text(m)}`],
-      flips_expected: [expected, `measured / mean = ${text(flips / expected, 3)}`],
-      flips_linear: [linear, "Lemma 4.3, for small V"],
+      flips_expected: [expected, `|S₁| / mean = ${text(flips / expected, 3)}`],
+      flips_linear: [linear, "Lemma 4.3, small V"],
       V: [V, `C₀/√m = ${text(C0)}/√${text(m)}`],
-      f: [f, "at the initial weights"],
+      f: [f, "at the initial W₀"],
       f_min: [f_min, `f − C₀/2 = ${text(f - C0 / 2)}`],
       f_max: [f_max, `f + C₀/2 = ${text(f + C0 / 2)}`],
       relative: [V / Math.sqrt(d), `mean ‖w‖ = ${text(length)}`],

@@ -1,4 +1,5 @@
 // The parts every panel is made of: controls, numbers in text, and figures. No part knows a panel's meaning.
+// They are plain boxes with roles: themes and JupyterLab dress figures, lists and paragraphs in their own way.
 
 const SVG = "http://www.w3.org/2000/svg";
 let created = 0;
@@ -62,11 +63,10 @@ export function slider({ symbol, name, values }, changed) {
 export function choice({ name, options }, changed) {
   const group = uniqueId();
   const inputs = Object.keys(options).map((value) => html("input", { type: "radio", name: group, value, id: `${group}-${value}` }));
-  const el = html("fieldset", { class: "lp-choice" }, html("legend", {}, name));
-  for (const input of inputs) {
-    input.addEventListener("change", () => changed(input.value));
-    el.append(html("span", {}, input, html("label", { for: input.id }, options[input.value])));
-  }
+  const rows = inputs.map((input) => html("span", {}, input, html("label", { for: input.id }, options[input.value])));
+  const title = html("div", { id: group }, name);
+  const el = html("div", { class: "lp-choice", role: "radiogroup", "aria-labelledby": group }, title, html("div", { class: "lp-options" }, ...rows));
+  for (const input of inputs) input.addEventListener("change", () => changed(input.value));
   const show = (current) => inputs.forEach((input) => (input.checked = input.value === current));
   return { el, show };
 }
@@ -82,11 +82,11 @@ export function button(label, pressed) {
 /** A grid of named numbers, `columns` of them in a row where there is room. `show` takes { key: [value, note] }; data-value keeps the number in full. */
 export function numbers(columns, labels) {
   const cells = Object.entries(labels).map(([key, label]) => {
-    const value = html("dd", { class: "lp-number", "data-key": key });
-    const note = html("dd", { class: "lp-note" });
-    return [key, { value, note, el: html("div", {}, html("dt", {}, label), value, note) }];
+    const value = html("div", { class: "lp-number", "data-key": key });
+    const note = html("div", { class: "lp-note" });
+    return [key, { value, note, el: html("div", { role: "listitem" }, html("div", { class: "lp-name" }, label), value, note) }];
   });
-  const el = html("dl", { class: "lp-numbers", style: `--lp-columns: ${columns}` }, ...cells.map(([, cell]) => cell.el));
+  const el = html("div", { class: "lp-numbers", role: "list", style: `--lp-columns: ${columns}` }, ...cells.map(([, cell]) => cell.el));
   const show = (values) => {
     for (const [key, { value, note }] of cells) {
       const [number, remark] = values[key];
@@ -108,7 +108,8 @@ export function numbers(columns, labels) {
 export function figure({ caption, keys = [], height }) {
   const canvas = svg("svg", { role: "img", height, width: "100%" });
   const legend = keys.map(([kind, label]) => html("span", { class: "lp-key" }, swatch(kind), label));
-  const el = html("figure", { class: "lp-figure" }, html("figcaption", {}, html("span", {}, caption), ...legend), canvas);
+  const above = html("div", { class: "lp-caption" }, html("div", { class: "lp-caption-title" }, caption), ...legend);
+  const el = html("div", { class: "lp-figure" }, above, canvas);
   let paint = null;
   const draw = () => {
     const width = canvas.clientWidth;
