@@ -1,4 +1,4 @@
-"""The command line: ``python -m lazy_helpers run | list | status | collect``."""
+"""The command line: ``python -m lazy_helpers run | collect | status | list | example``."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
+from .example import store_example
 from .experiments import FIGURES, cells_of, figure_named
 from .runs import RESULTS, RUNS, collect, run, status
 
@@ -21,6 +22,7 @@ def main(arguments: list[str] | None = None) -> int:
         ("collect", "write the finished cells to a CSV with its manifest"),
         ("status", "what is finished, and whether stored results are up to date with the code"),
         ("list", "the figures and their presets"),
+        ("example", "the images of the book's first picture, with their flipping steps"),
     ):
         sub = verbs.add_parser(verb, help=text, description=text)
         if verb in ("run", "collect"):
@@ -29,8 +31,9 @@ def main(arguments: list[str] | None = None) -> int:
             sub.add_argument("--seeds", type=int, metavar="N", help="seeds 0 .. N-1 instead of the preset's number")
         if verb == "status":
             sub.add_argument("figure", nargs="?", help="one figure instead of all")
-        if verb != "list":
+        if verb in ("run", "collect", "status"):
             sub.add_argument("--runs", type=Path, default=RUNS, help="folder of the finished cells (default: runs/)")
+        if verb != "list":
             sub.add_argument(
                 "--results", type=Path, default=RESULTS, help="folder of the collected results (default: book/results/)"
             )
@@ -48,6 +51,8 @@ def main(arguments: list[str] | None = None) -> int:
                     " " * 14
                     + ", ".join(f"{preset} ({len(cells_of(figure, preset))} cells)" for preset in figure.presets)
                 )
+        elif chosen.verb == "example":
+            print(store_example(chosen.results))
         elif chosen.verb == "status":
             figures = [figure_named(chosen.figure)] if chosen.figure else FIGURES.values()
             print("\n".join(status(figures, chosen.runs, chosen.results)))

@@ -152,3 +152,94 @@ def along_ray(eta: Sequence[float], f: Sequence[float], slope: float, flip: floa
     ax.set_ylim(f.min() - room, f.max() + room)
     _finish(ax, r"step $|\eta|$ against the sign of $f$, along $\nabla f(x)$", "f")
     return figure, alt
+
+
+LABELS = {
+    "relative_perturbation": r"$\|\delta\|\,/\,\|x\|$",
+    "grad_norm": r"$\|\nabla f(x)\|$",
+    "step_size": r"$(\|\delta\|/\|x\|)\,/\,\|\nabla f\|$",
+    "eta": r"$|\eta|$",
+}
+BENCHMARKS = {  # the curves drawn in the paper's Figure 2
+    "relative_perturbation": (r"$5/\sqrt{d}$", lambda d: 5 / np.sqrt(d)),
+    "grad_norm": (r"$0.5\sqrt{d}$", lambda d: 0.5 * np.sqrt(d)),
+    "step_size": (r"$5/d$", lambda d: 5 / d),
+}
+
+
+@picture
+def figure2(table, variant: str, published=None):
+    """Figure 2 (or 5): three quantities against d, a curve for each m, mean over seeds in a band of one standard deviation.
+
+    ``table`` is the stored result, ``published`` the points read off the paper's figure, shown hollow where they are given.
+    """
+    rows = table[table.variant == variant]
+    figure, axes = canvas(columns=3, width=9.6, height=3.5)
+    for ax, (quantity, (name, benchmark)) in zip(axes, BENCHMARKS.items(), strict=True):
+        column = quantity + ("_published" if published is not None and quantity != "grad_norm" else "")
+        for k, (m, of_width) in enumerate(rows.groupby("m")):
+            seeds = of_width.pivot(index="d", columns="seed", values=column).dropna()
+            mean, sd = seeds.mean(axis=1), seeds.std(axis=1)
+            ax.plot(seeds.index, mean, "os^"[k] + "-", color=COLOURS[k], label=f"$m = 10^{round(np.log10(m))}$, ours")
+            ax.fill_between(seeds.index, mean - sd, mean + sd, color=COLOURS[k], alpha=0.22, linewidth=0)
+        if published is not None:
+            for curve, colour, marker in (("m=1e3", COLOURS[0], "o"), ("m=1e5", COLOURS[2], "^")):
+                points = published[(published.quantity == quantity) & (published.curve == curve)]
+                label = f"$m = 10^{curve[-1]}$, published"
+                ax.plot(points.d, points.value, marker, color=colour, fillstyle="none", markersize=8, label=label)
+        d = np.unique(rows.d)
+        ax.plot(d, benchmark(d), color=INK, linewidth=1, dashes=(5, 2), label=f"benchmark {name}")
+        _finish(ax, "input dimension $d$", LABELS[quantity], "", True, True, legend=False)
+        ax.set_xticks([25, 49, 100, 196, 400, 784], ["25", "49", "100", "196", "400", "784"])
+        ax.xaxis.set_minor_locator(ticker.NullLocator())
+        ax.yaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
+        ax.yaxis.set_major_formatter("{x:g}")
+        ax.yaxis.set_minor_locator(ticker.NullLocator())
+        ax.text(0.97, 0.97 if quantity != "grad_norm" else 0.06, name, transform=ax.transAxes, ha="right", fontsize=9)
+    handles, labels = axes[0].get_legend_handles_labels()
+    labels[-1] = "the paper's benchmark"
+    figure.legend(handles, labels, loc="outside lower center", ncols=3)
+    ends = {q: _ends(rows[rows.m == rows.m.min()], q) for q in BENCHMARKS}
+    alt = (
+        f"Three log-log plots against d from 25 to 784, {variant} variant. Relative perturbation falls from "
+        f"{ends['relative_perturbation']}, gradient norm rises from {ends['grad_norm']}, step size falls from "
+        f"{ends['step_size']} (means over seeds at the smallest width); the widths nearly coincide."
+    )
+    return figure, alt
+
+
+def _ends(rows, column: str) -> str:
+    mean = rows.groupby("d")[column].mean()
+    return f"{mean.iloc[0]:.2g} to {mean.iloc[-1]:.2g}"
+
+
+@picture
+def effects(ratios, alt: str):
+    """Ratios to a reference against d, a curve for each name: mean over seeds in a band of one standard error.
+
+    ``ratios`` is ``{name: DataFrame indexed by d, a column a seed}``.
+    """
+    figure, ax = canvas(width=7.4, height=3.6)
+    ax.axhline(1, color=INK, linewidth=0.8)
+    for k, (name, frame) in enumerate(ratios.items()):
+        mean, se = frame.mean(axis=1), frame.sem(axis=1)
+        ax.plot(frame.index, mean, "os^Dv"[k] + "-", color=COLOURS[k], label=name)
+        ax.fill_between(frame.index, mean - se, mean + se, color=COLOURS[k], alpha=0.2, linewidth=0)
+    _finish(ax, "input dimension $d$", "relative perturbation,\nratio to the published procedure", "", True, False)
+    ax.set_xticks([25, 49, 100, 196, 400, 784], ["25", "49", "100", "196", "400", "784"])
+    ax.xaxis.set_minor_locator(ticker.NullLocator())
+    return figure, alt
+
+
+@picture
+def images(rows, alt: str, width: float = 7.0):
+    """Rows of square images: ``rows`` is a list of lists of ``(title, (n, n) array, low, high)``; ``low < 0`` is drawn diverging."""
+    columns = max(len(row) for row in rows)
+    figure, axes = canvas(columns, len(rows), width, width * len(rows) / columns * 1.14, squeeze=False)
+    for line, row in zip(axes, rows, strict=True):
+        for ax in line:
+            ax.axis("off")
+        for ax, (title, image, low, high) in zip(line, row, strict=False):
+            ax.imshow(image, cmap="PuOr" if low < 0 else "gray", vmin=low, vmax=high, interpolation="nearest")
+            ax.set_title(title, fontsize=9.5, loc="center")
+    return figure, alt

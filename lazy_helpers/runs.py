@@ -103,21 +103,10 @@ def collect(
         raise ValueError(
             f"{figure.name} has no finished cell in {runs / figure.name}: run it first with `python -m lazy_helpers run {figure.name} --preset {preset}`."
         )
-    _make(results)
-    text = io.StringIO()
-    writer = csv.DictWriter(text, fieldnames=list(done[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(
-        {name: f"{value:.9g}" if isinstance(value, float) else value for name, value in row.items()} for row in done
-    )
-    path = results / f"{stored_name(figure, preset)}.csv"
-    _write(path, text.getvalue())
     manifest = {
         "figure": figure.name,
         "title": figure.title,
         "preset": preset,
-        "csv": path.name,
-        "csv_sha256": _sha256(path.read_bytes()),
         "cells": len(done),
         "missing": [cell.key for cell in cells if cell.key not in rows],
         "configuration": {
@@ -129,7 +118,7 @@ def collect(
             "variants": {name: dataclasses.asdict(VARIANTS[name]) for name in sorted({row["variant"] for row in done})},
         },
         "code": sorted({row["code"] for row in done}),
-        "modules_sha256": module_hashes(figure),
+        "modules_sha256": code_hashes(figure),
         "data_sha256": {name: data.fingerprint(name) for name in sorted({row["data"] for row in done})},
         "versions": {
             "python": platform.python_version(),
@@ -139,13 +128,39 @@ def collect(
         "devices": sorted({row["device"] for row in done}),
         "wall_seconds": round(sum(row["seconds"] for row in done)),
     }
-    _write(path.with_suffix(".json"), json.dumps(manifest, indent=1) + "\n")
+    return store(results / f"{stored_name(figure, preset)}.csv", done, manifest)
+
+
+def store(path: Path, rows: list[dict], manifest: dict) -> Path:
+    """Write rows as a CSV and beside it the manifest, which bears the CSV's hash."""
+    _make(path.parent)
+    text = io.StringIO()
+    writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(
+        {name: f"{value:.9g}" if isinstance(value, float) else value for name, value in row.items()} for row in rows
+    )
+    _write(path, text.getvalue())
+    full = {"csv": path.name, "csv_sha256": _sha256(path.read_bytes()), **manifest}
+    _write(path.with_suffix(".json"), json.dumps(full, indent=1) + "\n")
     return path
 
 
+def describe(name: str, results: Path = RESULTS) -> str:
+    """One line on a stored result, for the head of a figure: file, hash, cells, devices, time."""
+    _verified(results / f"{name}.csv")
+    manifest = json.loads((results / f"{name}.json").read_text())
+    line = f"{manifest['csv']} (SHA-256 {manifest['csv_sha256'][:12]})"
+    if "cells" in manifest:
+        missing = f", {len(manifest['missing'])} not run" if manifest["missing"] else ""
+        hours = manifest["wall_seconds"] / 3600
+        line += f": {manifest['cells']} cells{missing}, {hours:.1f} h on {', '.join(manifest['devices'])}"
+    return line
+
+
 def status(figures: Iterable[Figure], runs: Path = RUNS, results: Path = RESULTS) -> list[str]:
-    """A line for each figure and preset of which something is finished or stored."""
-    lines = []
+    """A line for each figure and preset, and for each other stored result."""
+    lines, stored = [], set()
     for figure in figures:
         rows = _rows(figure, runs, results)
         for preset in figure.presets:
@@ -154,9 +169,11 @@ def status(figures: Iterable[Figure], runs: Path = RUNS, results: Path = RESULTS
             done = [rows[cell.key] for cell in cells if cell.key in rows]
             line = f"{figure.name:<14}{preset:<8}{len(done):>4} of {len(cells)} cells"
             if path.exists():
-                line += f"  {path.name}: {_verdict(figure, path)}"
+                stored.add(path.name)
+                line += f"  {path.name}: {_verdict(path, figure)}"
             lines.append(line if done or path.exists() else line + "  not run")
-    return lines
+    others = sorted(path for path in results.glob("*.csv") if path.name not in stored)
+    return lines + [f"{path.name}: {_verdict(path)}" for path in others]
 
 
 def load_results(name: str, results: Path = RESULTS):
@@ -176,17 +193,22 @@ def stored_name(figure: Figure, preset: str) -> str:
 
 def code_digest(figure: Figure) -> str:
     """One short hash of all that a cell's numbers depend on."""
-    return _sha256(json.dumps(module_hashes(figure), sort_keys=True).encode())[:16]
+    return _sha256(json.dumps(code_hashes(figure), sort_keys=True).encode())[:16]
 
 
-def module_hashes(figure: Figure) -> dict[str, str]:
-    """SHA-256 of the syntax tree of each module and of the measurement: prose and layout do not outdate a result."""
-    folder = Path(__file__).parent
-    hashes = {f"{name}.py": _syntax_hash(folder.joinpath(f"{name}.py").read_text()) for name in figure.modules}
+def code_hashes(figure: Figure) -> dict[str, str]:
+    """What a cell's numbers depend on: the modules, the measurement, the setups of the variants that occur."""
     variants = sorted({cell.variant for preset in figure.presets for cell in cells_of(figure, preset)})
-    hashes["measurement"] = _syntax_hash(textwrap.dedent(inspect.getsource(figure.measure)))
-    hashes["variants"] = _sha256(repr([(name, VARIANTS[name]) for name in variants]).encode())
-    return hashes
+    return module_hashes(figure.modules) | {
+        "measurement": _syntax_hash(textwrap.dedent(inspect.getsource(figure.measure))),
+        "variants": _sha256(repr([(name, VARIANTS[name]) for name in variants]).encode()),
+    }
+
+
+def module_hashes(modules: Iterable[str]) -> dict[str, str]:
+    """SHA-256 of the syntax tree of modules of this package: prose and layout do not outdate a result."""
+    folder = Path(__file__).parent
+    return {f"{name}.py": _syntax_hash(folder.joinpath(f"{name}.py").read_text()) for name in modules}
 
 
 def _syntax_hash(source: str) -> str:
@@ -249,14 +271,20 @@ def _verified(path: Path) -> str:
     return raw.decode()
 
 
-def _verdict(figure: Figure, path: Path) -> str:
+def _verdict(path: Path, figure: Figure | None = None) -> str:
+    """Whether a stored result is whole, and whether today's code is the one that computed it."""
     try:
         _verified(path)
     except ValueError:
         return "ALTERED, its hash is not the manifest's"
     manifest = json.loads(path.with_suffix(".json").read_text())
-    fresh = manifest["code"] == [code_digest(figure)]
-    missing = f", {len(manifest['missing'])} cells missing" if manifest["missing"] else ""
+    if figure:
+        fresh = manifest["code"] == [code_digest(figure)]
+    elif "modules_sha256" in manifest:
+        fresh = manifest["modules_sha256"] == module_hashes(name[:-3] for name in manifest["modules_sha256"])
+    else:
+        return f"whole; not computed here, from {manifest['source']}"
+    missing = f", {len(manifest['missing'])} cells missing" if manifest.get("missing") else ""
     return ("up to date" if fresh else "computed by other code than today's") + missing
 
 

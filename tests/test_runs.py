@@ -106,7 +106,7 @@ def test_an_altered_result_is_refused_by_name(tmp_path):
         runs.load_results("fig2_digits", tmp_path / "results")
     assert any(
         "ALTERED" in line
-        for line in runs.status([FIG2], tmp_path / "runs2", tmp_path / "results2") + [runs._verdict(FIG2, path)]
+        for line in runs.status([FIG2], tmp_path / "runs2", tmp_path / "results2") + [runs._verdict(path, FIG2)]
     )
     with pytest.raises(ValueError, match="not in"):
         runs.load_results("fig9", tmp_path / "results")
@@ -120,9 +120,9 @@ def test_code_marks_results_stale_and_prose_does_not(tmp_path, monkeypatch):
     assert runs._syntax_hash(plain) != runs._syntax_hash(plain.replace("+ 1", "+ 2"))
 
     path = collected(tmp_path, DIGITS[:1])
-    assert runs._verdict(FIG2, path).startswith("up to date")
+    assert runs._verdict(path, FIG2).startswith("up to date")
     monkeypatch.setattr(runs, "code_digest", lambda figure: "other")
-    assert "other code" in runs._verdict(FIG2, path)
+    assert "other code" in runs._verdict(path, FIG2)
     assert runs.run(FIG2, DIGITS[:1], "cpu", tmp_path / "runs", tmp_path / "results") == 0
     assert runs.run(FIG2, DIGITS[:1], "cpu", tmp_path / "runs", tmp_path / "results", stale=True) == 1
 
