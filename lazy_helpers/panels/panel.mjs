@@ -176,6 +176,8 @@ export function mount(source) {
 export function render(source, { model, el }) {
   const root = html("div", { class: "lazy-panel" });
   el.append(root);
+  // JupyterLab takes plain keys typed over a cell for its own, the arrows that move a slider among them.
+  root.addEventListener("keydown", (event) => event.ctrlKey || event.metaKey || event.stopPropagation());
   const name = model.get("panel");
   const keys = [...Object.keys(PANELS[name].controls), "seed"];
   const read = () => Object.fromEntries(keys.map((key) => [key, model.get(key)]));
