@@ -1,18 +1,23 @@
 """The book as a reader gets it: a strict build, then every page in Chromium, from its folder, with no network.
 
 Each page is opened in the light and the dark theme: no error on the console, nothing asked of the network, every
-formula drawn, every picture there, every text of enough contrast, nothing wider than a phone.
+formula drawn, every picture there, every text of enough contrast, nothing wider than a phone. Each live panel answers
+the keyboard, and shows the numbers that the package computes.
 """
 
 import re
 import subprocess
 import sys
 from pathlib import Path
-from urllib.parse import unquote, urldefrag, urlsplit
+from urllib.parse import unquote, urldefrag, urlencode, urlsplit
 
 import pytest
+import torch
 import yaml
 from bs4 import BeautifulSoup
+
+import lazy_helpers as lh
+from lazy_helpers.panels import ball_member, draw
 
 ROOT = Path(__file__).resolve().parents[1]
 TOC = yaml.safe_load((ROOT / "_toc.yml").read_text())
@@ -84,9 +89,9 @@ def written(html):
     return [path for path in html.glob("**/*.html") if "_static" not in path.parts]
 
 
-def open_page(page, html, name, theme="light"):
+def open_page(page, html, name, theme="light", query=""):
     page.emulate_media(color_scheme=theme)
-    page.goto((html / f"{name}.html").as_uri())
+    page.goto((html / f"{name}.html").as_uri() + query)
     assert page.evaluate("document.documentElement.dataset.theme") == theme
 
 
@@ -162,3 +167,79 @@ def test_pages_load_nothing_from_elsewhere(html):
     loading = re.compile(r"""(?:src|data-src|poster)\s*=\s*["']https?://|<link[^>]+href=["']https?://|unpkg|jsdelivr|cdnjs""")
     found = {path.name: loading.findall(path.read_text()) for path in written(html)}
     assert not {name: hits for name, hits in found.items() if hits}
+
+
+# What a reader sees of a panel, once it has answered: its sentence and its numbers in full.
+READING = """panel => panel.getAttribute("aria-busy") === "false" && JSON.stringify([
+  panel.querySelector(".lp-headline").innerText,
+  ...[...panel.querySelectorAll("[data-value]")].map(number => number.dataset.value),
+])"""
+
+# States of each panel away from where the pages open it.
+STATES = {
+    "setting": (
+        {"d": 100, "m": 1000, "C0": 5, "seed": 1},
+        {"d": 784, "m": 4000, "C0": 20, "seed": 2},
+    ),
+    "step": (
+        {"d": 100, "m": 1000, "C0": 5, "R": 0.2, "weights": "random", "seed": 1},
+        {"d": 784, "m": 4000, "C0": 10, "R": 0.1, "weights": "margin", "seed": 2},
+    ),
+}
+
+
+def by_package(panel, d, m, C0, seed, R=None, weights="initial"):
+    """A panel's numbers, from the package."""
+    W0, a, x = draw(d, m, seed)
+    W = torch.from_numpy(ball_member(W0, a, x, C0, weights, seed))
+    net, x = lh.TwoLayerNet(W, torch.from_numpy(a).double()), torch.from_numpy(x).double()[None]
+    V = lh.LazyBall(W, C0).radius
+    if panel == "setting":
+        highest, lowest = (net.replace(W=W + sign * V * net.a[:, None] * x) for sign in (1, -1))
+        flips = int(((W @ x[0]).abs() <= V).sum())
+        return {"f": net(x), "f_max": highest(x), "f_min": lowest(x), "flips": flips, "V": V}
+    flip = lh.smallest_flip(net, x)
+    tangent = flip.value.abs() / flip.grad_norm**2
+    numbers = {"f": flip.value, "grad_norm": flip.grad_norm, "eta": flip.eta, "delta_norm": flip.norm}
+    return numbers | {"eta_tangent": tangent}
+
+
+def panels_of(html, name):
+    return set(re.findall(r'class="lazy-panel" data-panel="(\w+)"', (html / f"{name}.html").read_text()))
+
+
+def open_panels(page, html, name, which, theme="light"):
+    """A page with its panels in one of their STATES, by the page's address."""
+    states = {f"{panel}.{key}": value for panel in STATES for key, value in STATES[panel][which].items()}
+    open_page(page, html, name, theme, "?" + urlencode(states))
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("theme", THEMES)
+def test_panels_answer_the_keyboard(html, offline_page, theme):
+    page = offline_page
+    for name in filter(lambda name: panels_of(html, name), CHAPTERS):
+        open_panels(page, html, name, 0, theme)
+        for panel in page.locator(".lazy-panel").all():
+            for control in panel.locator("input[type=range], input:checked").all():
+                before = page.wait_for_function(READING, arg=panel.element_handle()).json_value()
+                control.press("ArrowRight")
+                changed = f"([panel, before]) => {{ const now = ({READING})(panel); return now && now !== before; }}"
+                page.wait_for_function(changed, arg=[panel.element_handle(), before], timeout=10_000)
+    assert page.network == [] and page.errors == []
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("which", (0, 1))
+def test_panels_show_the_packages_numbers(html, offline_page, which):
+    compared = set()
+    for name in CHAPTERS:
+        for kind in panels_of(html, name):
+            open_panels(offline_page, html, name, which)
+            panel = offline_page.locator(f'.lazy-panel[data-panel="{kind}"]').first
+            offline_page.wait_for_function(READING, arg=panel.element_handle())
+            for key, value in by_package(kind, **STATES[kind][which]).items():
+                shown = float(panel.locator(f'[data-key="{key}"]').get_attribute("data-value"))
+                assert shown == pytest.approx(float(value), rel=1e-6, abs=1e-6), (name, kind, key)
+            compared.add(kind)
+    assert compared == set(STATES)
