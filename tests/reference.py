@@ -1,0 +1,125 @@
+"""Slow, plain references for the tests: definitions written out, autograd, brute force. And hypothesis' settings."""
+
+import math
+
+import numpy as np
+import torch
+from hypothesis import settings
+from hypothesis import strategies as st
+
+import lazy_helpers as lh
+from lazy_helpers.train import SHUFFLES
+
+settings.register_profile("repeatable", derandomize=True, deadline=None, max_examples=40, database=None)
+settings.load_profile("repeatable")
+
+MEMBERS = st.sampled_from([(), (1,), (3,), (2, 2)])
+BIASES = st.booleans()
+SEEDS = st.integers(0, 10**6)
+
+
+def stream(seed):
+    return torch.Generator().manual_seed(10**9 + seed)  # no stream of the package's
+
+
+def normal(*shape, seed=0, dtype=torch.float64):
+    return torch.randn(*shape, generator=stream(seed), dtype=dtype)
+
+
+def random_signs(n, seed=0):
+    return torch.where(normal(n, seed=seed) > 0, 1.0, -1.0).double()
+
+
+@st.composite
+def nets(draw, max_m=12, max_d=6, members=MEMBERS, bias=BIASES):
+    """A small random network in float64."""
+    d, m = draw(st.integers(1, max_d)), draw(st.integers(1, max_m))
+    return lh.TwoLayerNet.init(d, m, draw(members), seed=draw(SEEDS), bias=draw(bias), dtype=torch.float64)
+
+
+def singles(net):
+    """The ensemble's members as networks of their own, in row-major order."""
+    b = [None] * math.prod(net.members) if net.b is None else net.b.reshape(-1, net.m)
+    rows = zip(net.W.reshape(-1, net.m, net.d), net.a.reshape(-1, net.m), b, strict=True)
+    return [lh.TwoLayerNet(*parts) for parts in rows]
+
+
+def value(W, a, b, x):
+    """f by its definition, for autograd: a sum over neurons. W (*members, m, d), x (*members, n, d) or (n, d)."""
+    z = torch.einsum("...sd,...nd->...ns", W, x.expand(*W.shape[:-2], *x.shape[-2:]))
+    if b is not None:
+        z = z + b[..., None, :]
+    return torch.einsum("...s,...ns->...n", a, z.relu()) / math.sqrt(W.shape[-2])
+
+
+def value_and_grad(net, x):
+    """f and its input gradient by autograd, (*members, n) and (*members, n, d)."""
+    x = x.expand(*net.members, *x.shape[-2:]).clone().requires_grad_()
+    f = value(net.W, net.a, net.b, x)
+    return f.detach(), torch.autograd.grad(f.sum(), x)[0]
+
+
+def smallest_flip(net, x):
+    """The smallest flipping step of one network at one point (d,) from every bend of the ray, in numpy; None if none."""
+    W, a, x = net.W.double().numpy(), net.a.double().numpy(), x.double().numpy()
+    b = np.zeros(len(a)) if net.b is None else net.b.double().numpy()
+
+    def f(z):
+        return float(a @ np.maximum(W @ z + b, 0)) / math.sqrt(len(a))
+
+    start, grad = f(x), (a * (W @ x + b > 0)) @ W / math.sqrt(len(a))
+    if start == 0 or not grad.any():
+        return None
+    away = -np.sign(start) * grad
+    u, v = W @ x + b, W @ away
+    bends = -u[v != 0] / v[v != 0]
+    bends = np.concatenate([[0], np.unique(bends[bends > 0])])
+    heights = np.sign(start) * np.array([f(x + eta * away) for eta in bends])
+    for i in range(1, len(bends)):
+        if heights[i] < -1e-11:
+            high = max(heights[i - 1], 0)
+            return bends[i - 1] + (bends[i] - bends[i - 1]) * high / (high - heights[i])
+    fall = heights[-1] - np.sign(start) * f(x + (bends[-1] + 1) * away)
+    return bends[-1] + max(heights[-1], 0) / fall if fall > 1e-9 else None
+
+
+def sgd(net, X, y, radii, lr, batch_size, epochs, seed, exit="step"):
+    """Autograd SGD of one network, measured after every step: {radius: (weights, steps, left)}."""
+    inputs = X if net.b is None else torch.cat([X, torch.ones_like(X[:, :1])], 1)
+    start, shuffle = net.weights, torch.Generator().manual_seed(SHUFFLES + seed)
+    W, found, step = start, {}, 0
+    for epoch in range(epochs):
+        if epoch == 0 or exit == "step":
+            order = torch.randperm(len(X), generator=shuffle)
+        for batch in order.split(batch_size):
+            free = W.clone().requires_grad_()
+            f = value(free, net.a, None, inputs[batch])
+            loss = torch.nn.functional.softplus(-y[batch] * f).mean()
+            before, W = W, W - lr * torch.autograd.grad(loss, free)[0]
+            step += 1
+            if exit == "epoch" and step % math.ceil(len(X) / batch_size):
+                continue
+            distance = float((W - start).norm(dim=-1).max())
+            for radius in radii:
+                if radius not in found and distance > radius:
+                    found[radius] = (before, step - 1, True) if exit == "step" else (W, step, True)
+    return {radius: found.get(radius, (W, step, False)) for radius in radii}
+
+
+def pgd(net, x, y, eps, steps, alpha, box=None):
+    """PGD of one network at points (n, d), written on the loss with autograd, point by point."""
+    deltas = []
+    for point, label in zip(x, y, strict=True):
+        delta = torch.zeros_like(point)
+        for _ in range(steps):
+            moved = (point + delta).requires_grad_()
+            f = value(net.W, net.a, net.b, moved[None])[0]
+            (g,) = torch.autograd.grad(torch.nn.functional.softplus(-label * f), moved)
+            if g.norm() > 0:
+                delta = delta + alpha * g / g.norm()
+            if box is not None:
+                delta = (point + delta).clamp(*box) - point
+            if delta.norm() > eps:
+                delta = delta * eps / delta.norm()
+        deltas.append(delta)
+    return torch.stack(deltas)
