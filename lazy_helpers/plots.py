@@ -115,8 +115,10 @@ def spread(
 
     ``panels`` is ``{y label: {name: (seeds, x)}}``, ``predicted`` is ``{y label: {name: (x,)}}``, drawn dashed.
     """
-    figure, axes = canvas(columns=len(panels), width=2.9 * len(panels) + 1.4 * (len(panels) < 3), squeeze=False)
-    for ax, (ylabel, lines) in zip(axes[0], panels.items(), strict=True):
+    columns = 2 if len(panels) in (2, 4) else len(panels)
+    rows, width = len(panels) // columns, {1: 5.6, 2: 8.0, 3: 9.6}[columns]
+    figure, axes = canvas(columns, rows, width, height=3.1 * rows, squeeze=False)
+    for ax, (ylabel, lines) in zip(axes.flat, panels.items(), strict=True):
         for k, (name, values) in enumerate(lines.items()):
             colour, marker, values = COLOURS[k], "os^Dv"[k], np.asarray(values, dtype=float)
             mean, deviation = values.mean(0), values.std(0, ddof=1)
