@@ -452,10 +452,15 @@ def test_widget_traits_go_both_ways_and_results_are_never_stale():
     assert panel.state == dict(d=49, m=300, C0=10.0, R=0.1, weights="initial", seed=0) and panel.f is None
     panel.set_state({"C0": 20, "weights": "margin"})  # as a slider in JupyterLab does
     assert panel.C0 == 20.0 and panel.V == pytest.approx(20 / math.sqrt(300))
-    panel.set_state({"f": 1, "grad_norm": 4.5, "found": False, "eta": None, "delta_norm": None})
+    results = dict.fromkeys(panel.RESULTS) | dict(f=1, grad_norm=4.5, found=False)
+    panel.set_state({"_answer": {"state": {**panel.state, "C0": 20}, "results": results}})
     assert (panel.f, panel.grad_norm, panel.found, panel.eta) == (1.0, 4.5, False, None)
     panel.d = 64
     assert all(getattr(panel, key) is None for key in panel.RESULTS)
+    panel.d = 49  # the answer on hand is to this very question
+    assert panel.f == 1.0
+    with pytest.raises(traitlets.TraitError, match="read-only"):
+        panel.f = 2.0
 
 
 def test_stored_output_is_the_same_every_time():
@@ -477,13 +482,18 @@ def test_widget_module_follows_its_model_and_reports(offline_page, tmp_path):
         window.saves = 0;
         window.model = {
             get: (key) => traits[key],
-            set: (key, value) => { if (traits[key] !== value) { traits[key] = value; heard[key]?.(); } },
-            on: (event, call) => (heard[event.slice(7)] = call),
-            off: (event) => delete heard[event.slice(7)],
+            set: (key, value) => {
+                if (traits[key] === value) return;
+                traits[key] = value;
+                heard[`change:${key}`]?.forEach((call) => call());
+            },
+            on: (event, call) => (heard[event] ??= new Set()).add(call),
+            off: (event, call) => heard[event].delete(call),
             save_changes: () => window.saves++,
             traits, heard,
         };
         document.body.append(document.createElement("main"));
+        window.panel = panel;
         window.close_panel = panel.render({ model: window.model, el: document.querySelector("main") });
     """
     traits = json.dumps({"panel": "step", **StepPanel(d=64, m=200).state})
@@ -494,8 +504,9 @@ def test_widget_module_follows_its_model_and_reports(offline_page, tmp_path):
 
     def answer(**state):
         wanted = package_step(**dict(d=64, m=200, C0=10, weights="initial", seed=0) | state)
-        offline_page.wait_for_function("(f) => Math.abs(model.traits.f - f) < 1e-9", arg=wanted["f"])
-        assert_close(offline_page.evaluate("model.traits"), wanted)
+        changed = "(state) => Object.keys(state).every((key) => model.traits._answer?.state[key] === state[key])"
+        offline_page.wait_for_function(changed, arg=state)
+        assert_close(offline_page.evaluate("model.traits._answer.results"), wanted)
 
     answer()
     offline_page.evaluate("model.set('weights', 'margin')")
@@ -503,8 +514,14 @@ def test_widget_module_follows_its_model_and_reports(offline_page, tmp_path):
     offline_page.get_by_label("size of the lazy ball").press("ArrowLeft")
     answer(weights="margin", C0=9)
     assert offline_page.evaluate("[model.traits.C0, location.search]") == [9, ""]
+
+    # A second view of the same model, as JupyterLab makes one for each output: no id or radio group is shared.
+    offline_page.evaluate("void panel.render({ model: window.model, el: document.body })")
+    ids = offline_page.evaluate("[...document.querySelectorAll('[id]')].map((el) => el.id)")
+    assert len(ids) == len(set(ids)) and offline_page.get_by_label("input dimension").count() == 2
+    assert offline_page.locator("input:checked").count() == 2
     offline_page.evaluate("close_panel()")
-    assert offline_page.evaluate("Object.keys(model.heard)") == []
+    assert set(offline_page.evaluate("Object.values(model.heard).map((calls) => calls.size)")) == {1}  # the second's
     assert offline_page.errors == []
 
 

@@ -5,7 +5,7 @@
 //   notes      state -> { key: what stands below that control }
 //   needs      the keys of the state, besides the seed, on which `measure` depends
 //   measure    (state, cache) -> numbers and arrays; pure but for the draws kept in `cache`; runs in the Worker
-//   build      () -> { nodes, show, close } in the page; show(state, data) -> { headline, traits }
+//   build      () -> { nodes, show, close } in the page; show(state, data) -> { headline, results }
 
 import { button, choice, html, slider, uniqueId } from "./view.mjs";
 
@@ -92,7 +92,7 @@ function address(prefix) {
 
 /**
  * Brings the panel `name` to life inside `root`. `initial` is where "Reset" returns to, `start` where it begins.
- * `moved(state)` is told of every change by the reader, `answered(results)` of every answer.
+ * `moved(state)` is told of every change by the reader, `answered({ state, results })` of every answer.
  * Returns { set(state), close() }.
  */
 export function create(root, name, source, { initial, start = {}, moved = () => {}, answered = () => {} }) {
@@ -135,12 +135,13 @@ export function create(root, name, source, { initial, start = {}, moved = () => 
     const current = shown !== null && same(shown.state, asked);
     root.setAttribute("aria-busy", String(!current));
     if (!shown) return;
-    const results = body.show({ ...state, ...shown.state }, shown.data);
-    headline.textContent = results.headline;
+    const about = { ...state, ...shown.state };
+    const { headline: words, results } = body.show(about, shown.data);
+    headline.textContent = words;
     clearTimeout(speak);
     if (current) {
-      speak = setTimeout(() => (spoken.textContent = results.headline), QUIET);
-      answered(results.traits);
+      speak = setTimeout(() => (spoken.textContent = words), QUIET);
+      answered({ state: about, results });
     }
   };
   const calculation = calculator(name, source, (answer) => {
@@ -172,7 +173,7 @@ export function mount(source) {
   }
 }
 
-/** The same panel as a Jupyter widget: its state and results are the model's traits. */
+/** The same panel as a Jupyter widget: its state is in the model's traits, its results go into `_answer`. */
 export function render(source, { model, el }) {
   const root = html("div", { class: "lazy-panel" });
   el.append(root);
@@ -188,7 +189,7 @@ export function render(source, { model, el }) {
   const live = create(root, name, source, {
     initial: read(),
     moved: (state) => state && save(state),
-    answered: save,
+    answered: (answer) => save({ _answer: answer }),
   });
   const follow = () => live.set(read());
   for (const key of keys) model.on(`change:${key}`, follow);

@@ -102,7 +102,7 @@ function buildSetting() {
     const signs = f_min < 0 && f_max > 0 ? "the ball holds networks of either sign" : "no W in the ball changes the sign of f";
     return {
       headline: `${text(flips)} of ${text(m)} neurons (${share}) can change their sign at x inside the ball; f(x; W) runs from ${text(f_min, 3)} to ${text(f_max, 3)}, so ${signs}.`,
-      traits: { V, flips, f, f_min, f_max },
+      results: { V, flips, f, f_min, f_max },
     };
   }
   return {

@@ -80,7 +80,7 @@ function buildStep() {
       `f along the gradient, from ${text(value)} at x. ${headline}`,
       (frame) => paintRay(frame, R, data),
     );
-    return { headline, traits: { f: value, grad_norm, found, eta, delta_norm, within_R: within, kinks, eta_tangent } };
+    return { headline, results: { f: value, grad_norm, found, eta, delta_norm, within_R: within, kinks, eta_tangent } };
   }
   return { nodes: [picture.el, table.el], show, close: picture.close };
 }

@@ -2,8 +2,8 @@
 // They are plain boxes with roles: themes and JupyterLab dress figures, lists and paragraphs in their own way.
 
 const SVG = "http://www.w3.org/2000/svg";
-let created = 0;
-export const uniqueId = () => `lazy-panel-${++created}`;
+// Random, not counted: in JupyterLab each widget loads a module of its own, and all share one document.
+export const uniqueId = () => `lazy-panel-${Math.random().toString(36).slice(2)}`;
 
 /** An HTML element; null attributes are left out. */
 export function html(tag, attributes = {}, ...children) {

@@ -47,9 +47,9 @@ class OneOf(traitlets.TraitType):
         raise traitlets.TraitError(f"{self.name} must be one of {wanted}, got {value!r}.")
 
 
-def _answer(kind):
-    """A result: None until a panel on screen has answered, and again from every change until its answer to that."""
-    return kind(default_value=None, allow_none=True).tag(sync=True)
+def result(kind):
+    """A trait to read: None until a panel on screen has answered, and again from every change until it has answered."""
+    return kind(default_value=None, allow_none=True, read_only=True)
 
 
 class Panel(anywidget.AnyWidget):
@@ -64,13 +64,14 @@ class Panel(anywidget.AnyWidget):
     m = Within(100, 10_000, 2000).tag(sync=True)
     C0 = Within(1.0, 40.0, 10.0).tag(sync=True)
     seed = Within(0, 2**31 - 1, 0).tag(sync=True)
+    _answer = traitlets.Dict().tag(sync=True)  # the panel's latest: {"state": the inputs it used, "results": ...}
 
     def __init__(self, **state):
         unknown = sorted(set(state) - set(self.INPUTS))
         if unknown:
             raise ValueError(f"{type(self).__name__} has no {', '.join(unknown)}: it takes {', '.join(self.INPUTS)}.")
         super().__init__(**state)
-        self.observe(self._forget, self.INPUTS)
+        self.observe(self._take_answer, (*self.INPUTS, "_answer"))
 
     @property
     def state(self):
@@ -82,11 +83,11 @@ class Panel(anywidget.AnyWidget):
         """The lazy radius C0 / sqrt(m)."""
         return self.C0 / math.sqrt(self.m)
 
-    def _forget(self, change):
-        """A result never stands beside inputs that it was not computed from."""
-        with self.hold_sync():
-            for key in self.RESULTS:
-                setattr(self, key, None)
+    def _take_answer(self, change):
+        """Messages cross on their way: a result never stands beside inputs that it was not computed from."""
+        results = self._answer["results"] if self._answer.get("state") == self.state else {}
+        for key in self.RESULTS:
+            self.set_trait(key, results.get(key))
 
     def __repr__(self):
         return f"{type(self).__name__}({', '.join(f'{key}={value!r}' for key, value in self.state.items())})"
@@ -114,10 +115,10 @@ class SettingPanel(Panel):
     about = "the network, its lazy ball and what can change inside it"
     RESULTS = ("flips", "f", "f_min", "f_max")
 
-    flips = _answer(traitlets.Int)
-    f = _answer(traitlets.Float)
-    f_min = _answer(traitlets.Float)
-    f_max = _answer(traitlets.Float)
+    flips = result(traitlets.Int)
+    f = result(traitlets.Float)
+    f_min = result(traitlets.Float)
+    f_max = result(traitlets.Float)
 
 
 class StepPanel(Panel):
@@ -136,11 +137,11 @@ class StepPanel(Panel):
     R = Within(0.01, 1.0, 0.1).tag(sync=True)
     weights = OneOf(WEIGHTS).tag(sync=True)
 
-    f = _answer(traitlets.Float)
-    grad_norm = _answer(traitlets.Float)
-    found = _answer(traitlets.Bool)
-    eta = _answer(traitlets.Float)
-    delta_norm = _answer(traitlets.Float)
-    within_R = _answer(traitlets.Bool)
-    kinks = _answer(traitlets.Int)
-    eta_tangent = _answer(traitlets.Float)
+    f = result(traitlets.Float)
+    grad_norm = result(traitlets.Float)
+    found = result(traitlets.Bool)
+    eta = result(traitlets.Float)
+    delta_norm = result(traitlets.Float)
+    within_R = result(traitlets.Bool)
+    kinks = result(traitlets.Int)
+    eta_tangent = result(traitlets.Float)
