@@ -48,11 +48,11 @@ function measureSetting({ d, m, C0, seed }) {
 function buildSetting() {
   const histogram = figure({
     caption: "Every neuron’s pre-activation at x",
-    keys: [["area bar-hot", "sign can change"], ["area bar", "sign is fixed"], ["line reference", "N(0, 1)"]],
+    keys: [["area bar-hot", "sign can change"], ["area bar", "cannot"], ["line reference", "N(0, 1)"]],
     height: 250,
   });
   const fan = figure({
-    caption: `${SAMPLE} of the weights with their balls, to scale`,
+    caption: `${SAMPLE} weights with their balls, to scale`,
     keys: [["dot ball-hot", "ball meets w·x = 0"], ["dot ball", "does not"]],
     height: 142,
   });

@@ -66,7 +66,7 @@ function buildStep() {
     table.show({
       f: [value, `f(x; W₀) = ${text(f0)}`],
       grad_norm: [grad_norm, `√(d/2) = ${text(Math.sqrt(d / 2))}`],
-      kinks: [kinks, `${percent(kinks / m)} of m = ${text(m)}`],
+      kinks: [kinks, found ? `${percent(kinks / m)} of m = ${text(m)}` : "on the whole ray"],
       delta_norm: [delta_norm, found ? `‖δ‖√d = ${text(delta_norm * Math.sqrt(d))}` : "no step flips the sign"],
       eta: [eta, found ? `|η| d = ${text(eta * d)}` : "no step flips the sign"],
       eta_tangent: [eta_tangent, found ? `exact / tangent = ${text(eta / eta_tangent)}` : "predicts a flip all the same"],
