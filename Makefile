@@ -44,7 +44,7 @@ _build/executed/%.stamp: book/%.ipynb book/execute.py $(PACKAGE) $(INSTALLED)
 
 $(INSTALLED):
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
-	    { echo "Python 3.11 or newer is needed, and $(PYTHON) is not: try make PYTHON=python3.11"; exit 1; }
+	    { echo "Python 3.11 or newer is needed, $(PYTHON) is older or missing: try make PYTHON=python3.11"; exit 1; }
 	@$(PYTHON) -c 'import ensurepip, venv' || \
 	    { echo "$(PYTHON) cannot make virtual environments (Debian, Ubuntu: apt install python3-venv)"; exit 1; }
 	$(PYTHON) -m venv .venv
