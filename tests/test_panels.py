@@ -504,8 +504,8 @@ def test_widget_module_follows_its_model_and_reports(offline_page, tmp_path):
 
     def answer(**state):
         wanted = package_step(**dict(d=64, m=200, C0=10, weights="initial", seed=0) | state)
-        changed = "(state) => Object.keys(state).every((key) => model.traits._answer?.state[key] === state[key])"
-        offline_page.wait_for_function(changed, arg=state)
+        told = "(state) => Object.keys(state).every((key) => model.traits._answer?.state[key] === state[key])"
+        offline_page.wait_for_function(told, arg={"d": 64} | state)
         assert_close(offline_page.evaluate("model.traits._answer.results"), wanted)
 
     answer()

@@ -54,10 +54,25 @@ export class TwoLayerNet {
   }
 }
 
-export function norm(v, start = 0, length = v.length) {
+export function norm(v) {
   let sum = 0;
-  for (let j = start; j < start + length; j++) sum += v[j] * v[j];
+  for (let j = 0; j < v.length; j++) sum += v[j] * v[j];
   return Math.sqrt(sum);
+}
+
+/** The lengths of the first d entries of m rows. */
+export function rowNorms(B, stride, d, m) {
+  const out = new Float64Array(m);
+  for (let s = 0, row = 0; s < m; s++, row += stride) {
+    let even = 0, odd = 0;
+    for (let j = row; j + 1 < row + d; j += 2) {
+      even += B[j] * B[j];
+      odd += B[j + 1] * B[j + 1];
+    }
+    if (d % 2) even += B[row + d - 1] ** 2;
+    out[s] = Math.sqrt(even + odd);
+  }
+  return out;
 }
 
 /**

@@ -1,7 +1,7 @@
 // One gradient step: f along the ray x + eta grad f, for a W of the ball, and the exact first flip.
 
 import { normalMatrix, signs } from "./weights.mjs";
-import { norm, ray, smallest_flip, TwoLayerNet } from "./lazy.mjs";
+import { ray, rowNorms, smallest_flip, TwoLayerNet } from "./lazy.mjs";
 import { PANELS } from "./panel.mjs";
 import { C0, D, lazyNotes, M } from "./setting.mjs";
 import { circle, figure, line, numbers, percent, plain, rect, roundRange, scale, strokes, text, ticks, write, xAxis, yAxis } from "./view.mjs";
@@ -22,7 +22,7 @@ export function ballMember({ d, m, C0, weights, seed }, cache) {
   if (weights === "initial") return new TwoLayerNet(d, a, W0);
   if (weights === "random") {
     const G = corner(cache, "boundary", d, m, seed);
-    if (G.d !== d) Object.assign(G, { d, norms: Float64Array.from({ length: G.m }, (_, s) => norm(G.B, s * G.stride, d)) });
+    if (G.d !== d) Object.assign(G, { d, norms: rowNorms(G.B, G.stride, d, G.m) });
     return new TwoLayerNet(d, a, W0, { ...G, scale: G.norms.map((length) => V / length) });
   }
   const towards = V * Math.sign(initialValue(a, W0));
