@@ -83,26 +83,37 @@ def smallest_flip(net, x):
     return bends[-1] + max(heights[-1], 0) / fall if fall > 1e-9 else None
 
 
-def sgd(net, X, y, radii, lr, batch_size, epochs, seed, exit="step"):
-    """Autograd SGD of one network, measured after every step: {radius: (weights, steps, left)}."""
-    inputs = X if net.b is None else torch.cat([X, torch.ones_like(X[:, :1])], 1)
-    start, shuffle = net.weights, torch.Generator().manual_seed(SHUFFLES + seed)
-    W, found, step = start, {}, 0
+def minibatches(n, batch_size, epochs, seed, exit="step"):
+    """The index sets of every step: a fresh shuffle each epoch, or one shuffle for all of them."""
+    shuffle = torch.Generator().manual_seed(SHUFFLES + seed)
     for epoch in range(epochs):
         if epoch == 0 or exit == "step":
-            order = torch.randperm(len(X), generator=shuffle)
-        for batch in order.split(batch_size):
-            free = W.clone().requires_grad_()
-            f = value(free, net.a, None, inputs[batch])
-            loss = torch.nn.functional.softplus(-y[batch] * f).mean()
-            before, W = W, W - lr * torch.autograd.grad(loss, free)[0]
-            step += 1
-            if exit == "epoch" and step % math.ceil(len(X) / batch_size):
-                continue
-            distance = float((W - start).norm(dim=-1).max())
-            for radius in radii:
-                if radius not in found and distance > radius:
-                    found[radius] = (before, step - 1, True) if exit == "step" else (W, step, True)
+            order = torch.randperm(n, generator=shuffle)
+        yield from order.split(batch_size)
+
+
+def sgd_step(net, weights, X, y, lr):
+    """One step on the mean logistic loss of one minibatch, by autograd."""
+    inputs = X if net.b is None else torch.cat([X, torch.ones_like(X[:, :1])], 1)
+    weights = weights.clone().requires_grad_()
+    loss = torch.nn.functional.softplus(-y * value(weights, net.a, None, inputs)).mean()
+    return (weights - lr * torch.autograd.grad(loss, weights)[0]).detach()
+
+
+def sgd(net, X, y, radii, lr, batch_size, epochs, seed, exit="step"):
+    """Autograd SGD of one network, measured after every step: {radius: (weights, steps, left)}."""
+    W, found, step, pass_ = net.weights, {}, 0, math.ceil(len(X) / batch_size)
+    for batch in minibatches(len(X), batch_size, epochs, seed, exit):
+        before, W = W, sgd_step(net, W, X[batch], y[batch], lr)
+        step += 1
+        if exit == "epoch" and step % pass_:
+            continue
+        distance = float((W - net.weights).norm(dim=-1).max())
+        for radius in radii:
+            if radius not in found and distance > radius:
+                found[radius] = (before, step - 1, True) if exit == "step" else (W, step, True)
+        if len(found) == len(radii):
+            break
     return {radius: found.get(radius, (W, step, False)) for radius in radii}
 
 
