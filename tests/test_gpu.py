@@ -1,0 +1,85 @@
+"""The same numbers on a GPU as on the CPU: draws bit for bit, the rest to rounding."""
+
+import pytest
+import torch
+from reference import normal, random_signs
+
+import lazy_helpers as lh
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="torch finds no CUDA device here"),
+]
+
+
+@pytest.fixture(params=[False, True], ids=["no bias", "bias"])
+def pair(request):
+    """The same ensemble on either device, in float64, with points and labels for both."""
+    how = dict(d=12, m=300, members=3, seed=2, bias=request.param, dtype=torch.float64)
+    X, y = torch.nn.functional.normalize(normal(60, 12), dim=-1), random_signs(60)
+    return lh.TwoLayerNet.init(**how), lh.TwoLayerNet.init(**how, device="cuda"), X, y
+
+
+def same(gpu, cpu, tolerance=1e-10):
+    assert gpu.device.type == "cuda"
+    torch.testing.assert_close(gpu.cpu(), cpu, rtol=tolerance, atol=tolerance, equal_nan=True)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_seed_names_the_same_network(dtype):
+    cpu, gpu = (lh.TwoLayerNet.init(5, 7, members=2, seed=1, bias=True, device=d, dtype=dtype) for d in ("cpu", "cuda"))
+    assert torch.equal(cpu.weights, gpu.weights.cpu()) and torch.equal(cpu.a, gpu.a.cpu())
+    assert gpu.W.dtype == dtype and gpu.W.device.type == "cuda"
+
+
+def test_value_gradient_and_ball_agree(pair):
+    cpu, gpu, X, _ = pair
+    same(gpu(X.cuda()), cpu(X))
+    same(gpu.grad(X.cuda()), cpu.grad(X))
+    far = cpu.weights + 0.1 * normal(*cpu.weights.shape)
+    balls = lh.LazyBall(gpu.weights, 3.0), lh.LazyBall(cpu.weights, 3.0)
+    same(*(ball.project(far.to(ball.W0.device)) for ball in balls))
+    same(*(ball.rescaled(far.to(ball.W0.device)).distance for ball in balls))
+
+
+def test_flips_agree(pair):
+    cpu, gpu, X, _ = pair
+    one, other = lh.smallest_flip(gpu, X.cuda()), lh.smallest_flip(cpu, X)
+    assert torch.equal(one.found.cpu(), other.found) and bool(other.found.any())
+    for name in ("eta", "norm", "value", "grad_norm"):
+        same(getattr(one, name), getattr(other, name), 1e-9)
+
+
+def test_training_agrees(pair):
+    cpu, gpu, X, y = pair
+    how = dict(C0=(0.5, 3.0, 1e6), lr=0.5, batch_size=16, max_epochs=20, progress=False)
+    one, other = lh.train_sgd(gpu, X.cuda(), y.cuda(), **how), lh.train_sgd(cpu, X, y, **how)
+    for c in other:
+        assert torch.equal(one[c].steps.cpu(), other[c].steps) and torch.equal(one[c].left.cpu(), other[c].left)
+        same(one[c].net.weights, other[c].net.weights, 1e-8)
+        same(one[c].train_loss, other[c].train_loss, 1e-8)
+
+
+def test_pgd_agrees(pair):
+    cpu, gpu, X, y = pair
+    for box in (None, (-0.9, 0.95)):
+        where = X.clamp(-0.9, 0.95)
+        same(lh.pgd(gpu, where.cuda(), y.cuda(), 0.3, box=box), lh.pgd(cpu, where, y, 0.3, box=box), 1e-7)
+
+
+def test_float32_agrees_to_float32_rounding():
+    """Full float32 products, not a GPU's shortened ones."""
+    net, X = lh.TwoLayerNet.init(100, 5000, seed=3), lh.unit_sphere(40, 100, seed=3)
+    gpu = net.to("cuda")
+    same(gpu(X.cuda()), net(X), 1e-4)
+    one, other = lh.smallest_flip(gpu, X.cuda()), lh.smallest_flip(net, X)
+    relative = (one.eta.cpu() - other.eta).abs() * other.value.abs() / (other.eta * (1 + other.value.abs()))
+    assert torch.equal(one.found.cpu(), other.found) and float(relative.max()) < 1e-4
+
+
+def test_points_on_another_device_are_refused():
+    gpu = lh.TwoLayerNet.init(3, 4, device="cuda")
+    with pytest.raises(ValueError, match="x is on cpu but the network is on cuda"):
+        gpu(lh.unit_sphere(2, 3))
+    with pytest.raises(ValueError, match="device='cuda:99'"):
+        lh.TwoLayerNet.init(3, 4, device="cuda:99")
