@@ -1,0 +1,53 @@
+"""Pictures: described, in the page's ink, the same every time, and safe beside each other on a page."""
+
+import re
+
+import numpy as np
+import pytest
+
+from lazy_helpers import plots
+from lazy_helpers.runs import load_results
+
+X = np.array([25.0, 100.0, 784.0])
+
+
+def drawn():
+    table = load_results("fig2")
+    square = np.arange(16.0).reshape(4, 4)
+    yield plots.figure2(table, "theory")
+    yield plots.figure2(table, "published", load_results("published_fig2"))
+    yield plots.images([[("a & b", square, 0, 15), ("b", square - 8, -8, 8)]], alt='a "quoted" description of images')
+
+
+@pytest.fixture(scope="module")
+def pictures():
+    return list(drawn())
+
+
+def test_every_picture_is_described_and_takes_the_pages_ink(pictures):
+    for picture in pictures:
+        bundle = picture._repr_mimebundle_()
+        assert len(picture.alt) > 20 and re.search(r'role="img" aria-label="[^"]{20,}"', bundle["text/html"])
+        assert "currentColor" in picture.svg and plots.INK not in picture.svg
+        assert picture.png.startswith(b"\x89PNG") and picture.alt in bundle["text/plain"].encode().decode(
+            "unicode_escape"
+        )
+
+
+def test_pictures_share_a_page_without_clashing_ids(pictures):
+    owners = {}
+    for k, picture in enumerate(pictures):
+        for name, content in re.findall(r'id="([^"]+)"([^>]*>)', picture.svg):
+            assert owners.setdefault(name, content) == content, f"picture {k} defines {name} anew"
+        used = set(re.findall(r'(?:href="#|url\(#)([^")]+)', picture.svg))
+        assert used <= set(re.findall(r'id="([^"]+)"', picture.svg))
+
+
+def test_pictures_are_the_same_every_time(pictures):
+    assert [picture.svg for picture in drawn()] == [picture.svg for picture in pictures]
+
+
+def test_figure2_says_the_stored_numbers(pictures):
+    rows = load_results("fig2").query("variant == 'theory' and m == 1000")
+    mean = rows.groupby("d").relative_perturbation.mean()
+    assert f"falls from {mean.iloc[0]:.2g} to {mean.iloc[-1]:.2g}" in pictures[0].alt
