@@ -1,4 +1,4 @@
-"""The command line: ``python -m lazy_helpers run | collect | status | list | example``."""
+"""The command line: ``python -m lazy_helpers run | collect | verify | status | list | example``."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 from .example import store_example
 from .experiments import FIGURES, cells_of, figure_named
-from .runs import RESULTS, RUNS, collect, run, status
+from .runs import RESULTS, RUNS, collect, run, status, verify
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -20,14 +20,16 @@ def main(arguments: list[str] | None = None) -> int:
     for verb, text in (
         ("run", "compute the cells that are not finished; stop and start it as you like"),
         ("collect", "write the finished cells to a CSV with its manifest"),
+        ("verify", "recompute cheap stored cells with today's code, and note in the manifest that they agree"),
         ("status", "what is finished, and whether stored results are up to date with the code"),
         ("list", "the figures and their presets"),
         ("example", "the images of the book's first picture, with their flipping steps"),
     ):
         sub = verbs.add_parser(verb, help=text, description=text)
-        if verb in ("run", "collect"):
+        if verb in ("run", "collect", "verify"):
             sub.add_argument("figure", help=f"one of {', '.join(FIGURES)}")
             sub.add_argument("--preset", default="paper", help="quick, paper or digits (default: paper)")
+        if verb in ("run", "collect"):
             sub.add_argument("--seeds", type=int, metavar="N", help="seeds 0 .. N-1 instead of the preset's number")
         if verb == "status":
             sub.add_argument("figure", nargs="?", help="one figure instead of all")
@@ -37,8 +39,9 @@ def main(arguments: list[str] | None = None) -> int:
             sub.add_argument(
                 "--results", type=Path, default=RESULTS, help="folder of the collected results (default: book/results/)"
             )
-        if verb == "run":
+        if verb in ("run", "verify"):
             sub.add_argument("--device", default="auto", help="auto, cpu or cuda (default: auto)")
+        if verb == "run":
             sub.add_argument(
                 "--stale", action="store_true", help="also recompute cells that other code than today's has finished"
             )
@@ -56,6 +59,9 @@ def main(arguments: list[str] | None = None) -> int:
         elif chosen.verb == "status":
             figures = [figure_named(chosen.figure)] if chosen.figure else FIGURES.values()
             print("\n".join(status(figures, chosen.runs, chosen.results)))
+        elif chosen.verb == "verify":
+            keys = verify(figure_named(chosen.figure), chosen.preset, chosen.device, chosen.results)
+            print(f"{chosen.figure}: today's code gives the stored numbers in {', '.join(keys)}")
         else:
             figure = figure_named(chosen.figure)
             cells = cells_of(figure, chosen.preset, chosen.seeds)

@@ -11,14 +11,12 @@ from torch import Tensor
 from .checks import check_box, check_count, check_labels, check_points, check_positive
 from .network import BLOCK_BYTES, TwoLayerNet, block_size
 
-ROUNDING = 1e-12  # what sums in float64 leave of a zero, relative to the norm of their terms
-
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Flip:
     r"""The smallest step along the gradient that makes the sign of f the opposite one; each field is ``(*members, n)``.
 
-    The perturbation is :math:`\delta = -\mathrm{sign} f(x)\,\eta\,\nabla f(x)`. Where ``found`` is false, no step
+    The perturbation is :math:`\delta = -\mathrm{sign} f(x)\,|\eta|\,\nabla f(x)`. Where ``found`` is false, no step
     of any size does it, and ``eta`` and ``norm`` are NaN.
     """
 
@@ -66,14 +64,14 @@ def _flip_block(net: TwoLayerNet, x: Tensor) -> Tensor:
     a = net.a.double()
     # Value and slope are summed in float64 from the same u and v as the bends, so that a ray on which every
     # neuron goes silent ends at zero to 1e-12 of its terms, whatever the network's own dtype.
-    scale_u = torch.linalg.vector_norm(u, dim=-1).double()
+    noise_u = _noise(u)
     value = torch.where(u > 0, u, 0.0).double() @ a / math.sqrt(net.m)
-    value = torch.where(value.abs() <= ROUNDING * scale_u, 0.0, value)  # zero but for rounding has no sign
+    value = torch.where(value.abs() <= noise_u, 0.0, value)  # zero but for rounding has no sign
     v = (-value.sign().to(x.dtype).unsqueeze(-1) * grad) @ net.W.mT
     orient = value.sign()  # everything below is for h = sign(f) f, which falls from |f|
     slope = orient * ((active * v).double() @ a) / math.sqrt(net.m)
     slope_at_infinity = orient * (v.clamp(min=0).double() @ a) / math.sqrt(net.m)
-    scale = torch.stack([scale_u, torch.linalg.vector_norm(v, dim=-1).double()], dim=-1)
+    noise = torch.stack([noise_u, _noise(v)], dim=-1)
 
     eta = torch.full_like(value, math.nan)
     linear = value.abs() / -slope  # the root if no neuron switched
@@ -95,11 +93,17 @@ def _flip_block(net: TwoLayerNet, x: Tensor) -> Tensor:
                 slope[some],
                 slope_at_infinity[some],
                 reach[part : part + size],
-                scale[some],
+                noise[some],
             )
         pending = pending[eta[pending].isnan()]
     grad_norm = torch.linalg.vector_norm(grad.double(), dim=-1)
     return torch.stack([eta, eta * grad_norm, value, grad_norm, (~eta.isnan()).double()])
+
+
+def _noise(terms: Tensor) -> Tensor:
+    """What rounding leaves of a zero that is the sum of ``a * terms / sqrt(m)``: in the terms, and in a sum in float64."""
+    relative = max(1e-12, 4 * torch.finfo(terms.dtype).eps / math.sqrt(terms.shape[-1]))
+    return relative * torch.linalg.vector_norm(terms, dim=-1).double()
 
 
 def _switched(u: Tensor, v: Tensor, reach: Tensor) -> Tensor:
@@ -109,7 +113,7 @@ def _switched(u: Tensor, v: Tensor, reach: Tensor) -> Tensor:
     return (far > 0).logical_xor_(u > 0).logical_and_(v != 0)
 
 
-def _first_root(u, v, switched, weight, value, slope, slope_at_infinity, reach, scale) -> Tensor:
+def _first_root(u, v, switched, weight, value, slope, slope_at_infinity, reach, noise) -> Tensor:
     """The first crossing of zero with eta <= reach, NaN where there is none. ``weight`` is ``sign(f) a / sqrt m``."""
     n = len(u)
     row, neuron = switched.nonzero(as_tuple=True)
@@ -129,8 +133,8 @@ def _first_root(u, v, switched, weight, value, slope, slope_at_infinity, reach, 
     at = torch.where(finite, bend, 0.0)
     rise, lag = jump.cumsum(-1), (jump * at).cumsum(-1)
     h = value.unsqueeze(-1) + (slope.unsqueeze(-1) + rise) * at - lag
-    tolerance = ROUNDING * (scale[:, :1] + at * scale[:, 1:])
-    endless = (reach.isinf() & (slope_at_infinity < -ROUNDING * scale[:, 1])).unsqueeze(
+    tolerance = noise[:, :1] + at * noise[:, 1:]
+    endless = (reach.isinf() & (slope_at_infinity < -noise[:, 1])).unsqueeze(
         -1
     )  # beyond the last bend f falls for ever
     below = torch.where(finite, h < -tolerance, endless)

@@ -35,6 +35,19 @@ def check_weights(name: str, W: Tensor) -> Tensor:
     return W
 
 
+def check_neurons(name: str, part: Tensor, W: Tensor) -> None:
+    """One number a neuron, ``(*members, m)``, in the dtype and on the device of W."""
+    if not isinstance(part, Tensor) or part.shape != W.shape[:-1]:
+        got = tuple(part.shape) if isinstance(part, Tensor) else type(part).__name__
+        raise ValueError(
+            f"{name} must be a tensor of shape (*members, m) = {tuple(W.shape[:-1])} to go with W, got {got}: pass one number a neuron."
+        )
+    if part.dtype != W.dtype or part.device != W.device:
+        raise ValueError(
+            f"{name} is {part.dtype} on {part.device} but W is {W.dtype} on {W.device}: convert the whole network with net.to(...)."
+        )
+
+
 def check_positive(name: str, value: float) -> float:
     """A finite number above zero."""
     try:

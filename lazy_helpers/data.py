@@ -51,8 +51,8 @@ def load_binary(
     """Handwritten 0 against 1, at ``size`` x ``size`` pixels (2 to 28; ``None`` keeps the native size), float32.
 
     ``"digits"``: scikit-learn's 8x8 digits, 241 for training and 119 for testing (every third one of each class), no
-    download. ``"mnist"``: 12,665 and 2,115 images, from ``folder``, else ``$LAZY_HELPERS_DATA``, else the user's cache,
-    else downloaded there; every file's SHA-256 is checked. Resizing is bilinear; ``antialias=False`` is what the
+    download. ``"mnist"``: 12,665 and 2,115 images, from ``mnist/`` in ``folder`` if one is passed (and nowhere else then);
+    otherwise in ``$LAZY_HELPERS_DATA``, else in the user's cache, else downloaded there. Every file's SHA-256 is checked. Resizing is bilinear; ``antialias=False`` is what the
     published figures used. ``normalize=True`` gives ||x|| = 1. Raises ``ValueError`` for a name, size or split that is
     not there, for a damaged or missing file, and where an image has no ink left to normalise.
     """
@@ -83,7 +83,8 @@ def load_binary(
 
 def unit_sphere(n: int, d: int, seed: int = 0) -> Tensor:
     """``n`` points uniform on the unit sphere of R^d, ``(n, d)`` float32."""
-    check_count("n", n), check_count("d", d), check_seed(seed)
+    check_count("n", n), check_count("d", d)
+    seed = check_seed(seed)
     return torch.nn.functional.normalize(torch.randn(n, d, generator=torch.Generator().manual_seed(POINTS + seed)))
 
 

@@ -66,7 +66,7 @@ class LazyBall:
         return self.distance(W) <= self.radius + self.slack
 
     def project(self, W: Tensor) -> Tensor:
-        r"""The nearest point of the ball: :math:`w_{s,0} + (w_s - w_{s,0}) \min\{1, V/\|w_s - w_{s,0}\|\}` (Algorithm 1, line 4)."""
+        r"""The nearest point of the ball: :math:`w_{s,0} + (w_s - w_{s,0}) \min\{1, V/\|w_s - w_{s,0}\|\}` (the projection of Algorithm 1)."""
         deviation = self.deviations(W).unsqueeze(-1)
         pulled = self.W0 + (W - self.W0) * (self.radius / deviation.clamp(min=self.radius))
         return torch.where(deviation <= self.radius + self.slack, W, pulled)
@@ -89,14 +89,15 @@ class LazyBall:
             worst = (A * r.unsqueeze(-1).square() - 2 * B * r.unsqueeze(-1) + C).argmax(-1, keepdim=True)
             rising = A.gather(-1, worst).squeeze(-1) * r >= B.gather(-1, worst).squeeze(-1)
             low, high = torch.where(rising, low, r), torch.where(rising, r, high)
-        squared = A * high.unsqueeze(-1).square() - 2 * B * high.unsqueeze(-1) + C
-        return Rescaling(squared.amax(-1).clamp(min=0).sqrt(), high)
+        # Not from the parabolas: close to W0 their difference would lose half the digits.
+        return Rescaling((w * high[..., None, None] - w0).norm(dim=-1).amax(-1), high)
 
     def cone_contains(self, W: Tensor) -> Tensor:
         """Whether some positive rescaling of W lies in the ball (the cone of Figure 1): ``(*members,)`` bool."""
         best = self.rescaled(W)
         attained = (best.distance <= self.radius + self.slack) & (best.r > 0)
-        return attained | (best.distance < self.radius)  # at r = 0 the distance is approached by small r > 0
+        approached = best.distance < self.radius  # at r = 0, by small r > 0
+        return attained | approached | self.contains(W)
 
     def _like(self, W: Tensor) -> Tensor:
         if not isinstance(W, Tensor) or W.shape != self.W0.shape:

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from .checks import check_count, check_device, check_members, check_points, check_seed, check_weights
+from .checks import check_count, check_device, check_members, check_neurons, check_points, check_seed, check_weights
 
 BLOCK_BYTES = 2**24  # one temporary of (members, m, points): about a processor's cache, where a block is fastest
 
@@ -48,7 +48,8 @@ class TwoLayerNet:
         Draws are made on the CPU in float32 and then moved, so a seed names the same network on every device
         and in every dtype. Raises ``ValueError`` for sizes below 1 or a device that is not there.
         """
-        check_count("d", d), check_count("m", m), check_seed(seed)
+        check_count("d", d), check_count("m", m)
+        seed = check_seed(seed)
         members, device = check_members(members), check_device(device)
         if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
             raise ValueError(f"dtype must be a floating point torch.dtype, got {dtype!r}: pass dtype=torch.float32.")
@@ -65,11 +66,9 @@ class TwoLayerNet:
 
     def __post_init__(self):
         check_weights("W", self.W)
-        for name, part in (("a", self.a), ("b", self.b)):
-            if part is not None and part.shape != self.W.shape[:-1]:
-                raise ValueError(
-                    f"{name} must have shape (*members, m) = {tuple(self.W.shape[:-1])} to go with W, got {tuple(part.shape)}: pass one number a neuron."
-                )
+        check_neurons("a", self.a, self.W)
+        if self.b is not None:
+            check_neurons("b", self.b, self.W)
 
     @property
     def members(self) -> tuple[int, ...]:

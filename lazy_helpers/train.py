@@ -1,7 +1,7 @@
 r"""SGD on the logistic loss with exit times: one trajectory serves every radius of the lazy ball.
 
 The iterate does not depend on C0; only the time at which it is returned does. The update is closed form: with
-:math:`z = W x_b` and :math:`g_b = y_b\,\sigma(-y_b f(x_b))/B` (here :math:`\sigma` is the logistic function),
+:math:`z = W x_b` and :math:`g_b = y_b / (1 + e^{y_b f(x_b)}) / B`,
 
 .. math:: w_s \leftarrow w_s + \frac{\mathrm{lr}}{\sqrt m}\, a_s \sum_b g_b\, \mathbf 1[z_{sb} > 0]\, x_b .
 """
@@ -37,6 +37,7 @@ class Exit:
 
 def logistic_loss(net: TwoLayerNet, X: Tensor, y: Tensor) -> Tensor:
     """Mean of log(1 + exp(-y f)) over the points: ``(*members,)``."""
+    X = check_points("X", X, net.d, net.members, net.W)
     y = check_labels("y", y, X.shape[-2], net.W)
     return torch.nn.functional.softplus(-y * net(X)).mean(-1)
 
@@ -62,10 +63,15 @@ def train_sgd(
     iterate outside is returned. Training stops when the largest radius is left or after ``max_epochs``. A progress bar
     appears on a terminal after some seconds. Raises ``ValueError`` for labels other than -1 and +1, C0 <= 0 and the like.
     """
-    X = check_points("X", X, net.d, (), net.W)
+    X = check_points("X", X, net.d, net.members, net.W)
+    if X.ndim > 2:
+        raise ValueError(
+            f"X must have shape (n, {net.d}), got {tuple(X.shape)}: the members share the training points."
+        )
     y = check_labels("y", y, len(X), net.W)
     lr = check_positive("lr", lr)
-    check_count("batch_size", batch_size), check_count("max_epochs", max_epochs), check_seed(seed)
+    check_count("batch_size", batch_size), check_count("max_epochs", max_epochs)
+    seed = check_seed(seed)
     if exit not in ("step", "epoch"):
         raise ValueError(
             f"exit must be 'step' or 'epoch', got {exit!r}: 'step' returns the last iterate inside the ball."
@@ -77,6 +83,7 @@ def train_sgd(
 
     features = X if net.b is None else torch.cat([X, torch.ones_like(X[:, :1])], dim=-1)
     used = (features != 0).any(0)  # a pixel that is always 0 never moves its weight
+    used[0] = True  # one column at least, for points that are all 0
     count = int(used.sum())
     aligned = (0, -count % LANES)
     features = pad(features[:, used], aligned)

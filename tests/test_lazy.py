@@ -246,7 +246,6 @@ def test_cone_holds_every_multiple_of_what_lies_inside_the_ball(pair, r):
     assert bool(ball.cone_contains(r * inside).all())
 
 
-@pytest.mark.xfail(strict=True, reason="rescaled() takes a difference of squares, so the sphere is missed by 1e-10")
 def test_cone_holds_the_balls_own_sphere():
     """In float64 too, what `contains` accepts belongs to the cone: r = 1 is a rescaling."""
     for seed in range(100):

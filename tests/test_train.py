@@ -123,7 +123,6 @@ def test_pixels_that_are_always_zero_change_nothing():
         torch.testing.assert_close(wide_out[c].train_loss, narrow_out[c].train_loss)
 
 
-@pytest.mark.xfail(strict=True, raises=RuntimeError, reason="the largest of no weights is asked for")
 def test_a_point_at_zero_moves_no_weight():
     net = lh.TwoLayerNet.init(3, 4, dtype=torch.float64)
     (end,) = lh.train_sgd(net, torch.zeros(5, 3).double(), torch.ones(5), C0=1.0, max_epochs=3).values()
