@@ -25,7 +25,7 @@ STYLE = {
     "axes.prop_cycle": mpl.cycler(color=COLOURS), "axes.titlesize": 11, "axes.labelsize": 10, "axes.titlelocation": "left",
     "font.size": 9.5, "legend.frameon": False, "legend.fontsize": 9, "lines.linewidth": 1.8, "lines.markersize": 4.5,
     "figure.facecolor": "none", "axes.facecolor": "none", "savefig.facecolor": "none", "figure.constrained_layout.use": True,
-    "svg.fonttype": "path", "svg.hashsalt": "lazy_helpers", "mathtext.fontset": "cm",
+    "svg.fonttype": "path", "svg.hashsalt": "lazy_helpers", "mathtext.fontset": "dejavusans",
 }  # fmt: skip
 
 
@@ -180,7 +180,7 @@ def figure2(table, variant: str, published=None):
     for ax, (quantity, (name, benchmark)) in zip(axes, BENCHMARKS.items(), strict=True):
         column = quantity + ("_published" if published is not None and quantity != "grad_norm" else "")
         for k, (m, of_width) in enumerate(rows.groupby("m")):
-            seeds = of_width.pivot(index="d", columns="seed", values=column).dropna()
+            seeds = of_width.pivot(index="d", columns="seed", values=column)
             mean, sd = seeds.mean(axis=1), seeds.std(axis=1)
             ax.plot(seeds.index, mean, "os^"[k] + "-", color=COLOURS[k], label=f"$m = 10^{round(np.log10(m))}$, ours")
             ax.fill_between(seeds.index, mean - sd, mean + sd, color=COLOURS[k], alpha=0.22, linewidth=0)

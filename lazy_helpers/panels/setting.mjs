@@ -82,7 +82,7 @@ function buildSetting() {
     table.show({
       flips: [flips, `${share} of m = ${text(m)}`],
       flips_expected: [expected, `|S₁| / mean = ${text(flips / expected, 3)}`],
-      flips_linear: [linear, "Lemma 4.3, small V"],
+      flips_linear: [linear, "for small V"],
       V: [V, `C₀/√m = ${text(C0)}/√${text(m)}`],
       f: [f, "at the initial W₀"],
       f_min: [f_min, `f − C₀/2 = ${text(f - C0 / 2)}`],

@@ -47,13 +47,13 @@ function measureStep(state, cache) {
 function buildStep() {
   const picture = figure({
     caption: "f along the ray x + η∇f(x)",
-    keys: [["line curve", "f"], ["line tangent", "its tangent at x"], ["ticks kink", "kinks"], ["dot flip", "first flip"], ["area within", "‖δ‖ ≤ R"]],
+    keys: [["line curve", "f"], ["line tangent", "its tangent at x"], ["ticks kink", "bends"], ["dot flip", "first flip"], ["area within", "‖δ‖ ≤ R"]],
     height: 350,
   });
   const table = numbers(3, {
     f: "f(x)",
     grad_norm: "gradient, ‖∇f(x)‖",
-    kinks: "kinks before the flip",
+    kinks: "bends before the flip",
     delta_norm: "smallest flip, ‖δ‖",
     eta: "its step, |η|",
     eta_tangent: "the tangent’s, |f|/‖∇f‖²",
