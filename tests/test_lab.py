@@ -74,7 +74,7 @@ def lab(tmp_path):
 
 @pytest.mark.browser
 @pytest.mark.slow
-def test_notebook_runs_and_its_panel_answers(lab, browser):
+def test_notebook_runs_and_its_panel_answers(browser, lab):
     page = browser.new_page(viewport={"width": 1280, "height": 900})
     page.set_default_timeout(120_000)
     page.goto(lab(f"lab/tree/{NOTEBOOK}"))

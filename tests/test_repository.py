@@ -41,6 +41,17 @@ def test_commands_named_in_the_readme_exist():
     assert {"book", "test", "lab", "notebooks", "results"} <= named <= targets
 
 
+def test_files_named_in_the_readme_exist():
+    linked = re.findall(r"\]\((?!http)([^)#]+)\)", (ROOT / "README.md").read_text())
+    assert linked and not [name for name in linked if not (ROOT / name).exists()]
+
+
+def test_the_readmes_example_runs():
+    (example,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), flags=re.S)
+    run = subprocess.run([sys.executable, "-c", example], cwd=ROOT, capture_output=True, text=True)
+    assert run.returncode == 0 and run.stdout.startswith("tensor(0.2"), run.stdout + run.stderr
+
+
 def test_code_is_clean():
     run = subprocess.run([sys.executable, "-m", "ruff", "check", "--no-cache", "--output-format=concise", "."],
                          cwd=ROOT, capture_output=True, text=True)  # fmt: skip
