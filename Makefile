@@ -11,7 +11,7 @@ INSTALLED := .venv/installed-$(shell cat requirements.txt pyproject.toml | cksum
 
 PACKAGE := $(shell find lazy_helpers -name '*.py' -o -name '*.mjs' -o -name '*.css')
 NOTEBOOKS := $(wildcard book/*.ipynb)
-SOURCES := _config.yml _toc.yml $(shell find book -type f -not -path '*/.*') $(wildcard lazy_helpers/panels/*)
+SOURCES := _config.yml _toc.yml $(shell find book -type f -not -path '*/.*' -not -name '*.pyc') $(filter lazy_helpers/panels/%,$(PACKAGE))
 
 .PHONY: book test lab notebooks results picture clean
 
@@ -41,7 +41,7 @@ _build/book.stamp: $(INSTALLED) $(SOURCES)
 	$(BIN)/jupyter-book build . --all -W -n --keep-going
 	@touch $@
 
-_build/executed/%.stamp: book/%.ipynb book/execute.py $(PACKAGE) $(INSTALLED)
+_build/executed/%.stamp: book/%.ipynb book/execute.py $(PACKAGE) $(wildcard book/results/*) $(INSTALLED)
 	$(BIN)/python book/execute.py $<
 	@mkdir -p $(@D) && touch $@
 
