@@ -81,19 +81,6 @@ def canvas(columns: int = 1, rows: int = 1, width: float = 8.0, height: float = 
     return figure, figure.subplots(rows, columns, **kwargs)
 
 
-@picture
-def curves(
-    x: Sequence[float], lines: Mapping[str, Sequence[float]], xlabel: str, ylabel: str, alt: str,
-    xlog: bool = False, ylog: bool = False, title: str = "",
-):  # fmt: skip
-    """Named curves over one axis."""
-    figure, ax = canvas(width=6.4, height=3.4)
-    for name, y in lines.items():
-        ax.plot(x, y, label=name)
-    _finish(ax, xlabel, ylabel, title, xlog, ylog, legend=len(lines) > 1)
-    return figure, alt
-
-
 def _finish(
     ax, xlabel: str, ylabel: str, title: str = "", xlog: bool = False, ylog: bool = False, legend: bool = True
 ) -> None:

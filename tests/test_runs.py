@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 import shutil
 import signal
 import subprocess
@@ -224,3 +225,17 @@ def test_list_and_status_name_every_figure(tmp_path, capsys):
     assert command_line.main(["list"]) == 0 and command_line.main(["status", f"--runs={tmp_path}"]) == 0
     out = capsys.readouterr().out
     assert all(out.count(name) >= 2 for name in FIGURES)
+
+
+def test_the_books_figures_were_drawn_from_the_results_that_are_stored():
+    seen = set()
+    for notebook in (runs.ROOT / "book").glob("*.ipynb"):
+        cells = json.loads(notebook.read_text())["cells"]
+        source = "".join(line for cell in cells if cell["cell_type"] == "code" for line in cell["source"])
+        assert "read_csv" not in source  # results come through load_results, which checks the hash
+        for name in re.findall(r'load_results\("(\w+)"\)', source):
+            runs.load_results(name)
+        for name, digest in re.findall(r"(\w+)\.csv \(SHA-256 (\w+)\)", notebook.read_text()):
+            assert json.loads((runs.RESULTS / f"{name}.json").read_text())["csv_sha256"].startswith(digest), notebook
+            seen.add(name)
+    assert seen >= set(FIGURES)
