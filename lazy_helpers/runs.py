@@ -112,6 +112,10 @@ def collect(
         raise ValueError(
             f"{figure.name} has no finished cell in {runs / figure.name}: run it first with `python -m lazy_helpers run {figure.name} --preset {preset}`."
         )
+    path = results / f"{stored_name(figure, preset)}.csv"
+    known = {code_digest(figure): code_hashes(figure)}  # and what an earlier manifest says of other code
+    if path.with_suffix(".json").exists():
+        known |= json.loads(path.with_suffix(".json").read_text())["modules_sha256"]
     manifest = {
         "figure": figure.name,
         "title": figure.title,
@@ -127,7 +131,7 @@ def collect(
             "variants": {name: dataclasses.asdict(VARIANTS[name]) for name in sorted({row["variant"] for row in done})},
         },
         "code": sorted({row["code"] for row in done}),
-        "modules_sha256": code_hashes(figure),
+        "modules_sha256": {code: known.get(code, {}) for code in sorted({row["code"] for row in done})},
         "data_sha256": {name: data.fingerprint(name) for name in sorted({row["data"] for row in done})},
         "versions": {
             "python": platform.python_version(),
@@ -137,7 +141,7 @@ def collect(
         "devices": sorted({row["device"] for row in done}),
         "wall_seconds": round(sum(row["seconds"] for row in done)),
     }
-    return store(results / f"{stored_name(figure, preset)}.csv", done, manifest)
+    return store(path, done, manifest)
 
 
 def store(path: Path, rows: list[dict], manifest: dict) -> Path:
@@ -233,7 +237,12 @@ def stored_name(figure: Figure, preset: str) -> str:
 
 def code_digest(figure: Figure) -> str:
     """One short hash of all that a cell's numbers depend on."""
-    return _sha256(json.dumps(code_hashes(figure), sort_keys=True).encode())[:16]
+    return digest_of(code_hashes(figure))
+
+
+def digest_of(hashes: dict[str, str]) -> str:
+    """The short hash that stands for a set of modules."""
+    return _sha256(json.dumps(hashes, sort_keys=True).encode())[:16]
 
 
 def code_hashes(figure: Figure) -> dict[str, str]:

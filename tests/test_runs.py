@@ -183,14 +183,10 @@ def test_stored_results_bear_their_hashes_and_name_what_computed_them(name):
     manifest = json.loads((runs.RESULTS / f"{name}.json").read_text())
     assert manifest["cells"] == len(table) == table.key.nunique()
     assert manifest["versions"]["torch"] and manifest["devices"] and manifest["wall_seconds"] > 0
-    assert set(manifest["modules_sha256"]) >= {
-        "network.py",
-        "lazy.py",
-        "attack.py",
-        "train.py",
-        "data.py",
-        "measurement",
-    }
+    assert set(manifest["modules_sha256"]) == set(table.code)
+    for code, hashes in manifest["modules_sha256"].items():
+        assert set(hashes) >= {"network.py", "lazy.py", "attack.py", "train.py", "data.py", "measurement"}
+        assert runs.digest_of(hashes) == code  # the modules named are those whose digest the cells bear
     assert set(manifest["data_sha256"]["mnist"]) == {
         f"{part}-{kind}-ubyte.gz" for part in ("train", "t10k") for kind in ("images-idx3", "labels-idx1")
     }
