@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from .checks import check_box, check_count, check_labels, check_points, check_positive
-from .network import BLOCK_BYTES, TwoLayerNet, block_size
+from .network import TwoLayerNet
+from .tiles import TILE_BYTES, in_tiles, pick
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -33,71 +35,69 @@ def smallest_flip(net: TwoLayerNet, x: Tensor) -> Flip:
     ``x`` is ``(n, d)`` or ``(*members, n, d)``. Along the ray f is piecewise linear, and it bends where a neuron
     switches, at :math:`\eta_s = -u_s/v_s` with u the pre-activations and v their rates of change. The bends are sorted,
     prefix sums (float64) give f at each, and the first bend below zero ends the segment that holds the root. Reaching
-    zero without crossing it is no flip. Points are handled in blocks, so memory stays bounded. Raises ``ValueError``
+    zero without crossing it is no flip. Points are handled some at a time, so memory stays bounded. Raises ``ValueError``
     for points of the wrong shape, dtype or device.
     """
     x = check_points("x", x, net.d, net.members, net.W)
-    members, n = net.members, x.shape[-2]
-    fields = torch.empty(5, math.prod(members), n, dtype=torch.float64, device=x.device)
-    rows = block_size(net.a.reshape(-1, net.m)[0])
-    for k in range(math.prod(members)):
-        one = TwoLayerNet(
-            net.W.reshape(-1, net.m, net.d)[k],
-            net.a.reshape(-1, net.m)[k],
-            None if net.b is None else net.b.reshape(-1, net.m)[k],
-        )
-        points = x if x.ndim == 2 else x.reshape(-1, n, net.d)[k]
-        for start in range(0, n, rows):
-            block = slice(start, start + rows)
-            fields[:, k, block] = _flip_block(one, points[block])
-    eta, norm, value, grad_norm = (field.view(*members, n).to(x.dtype) for field in fields[:4])
-    return Flip(eta, norm, fields[4].view(*members, n) > 0, value, grad_norm)
+    flat, n = net.flat(), x.shape[-2]
+    fields = torch.empty(5, len(flat.a), n, dtype=torch.float64, device=x.device)
+
+    def work(members: slice, points: slice) -> None:
+        for k in range(members.start, members.stop):
+            fields[:, k, points] = _flip_tile(flat[k], pick(x, slice(k, k + 1), points).view(-1, net.d))
+
+    in_tiles(work, flat.a, n)
+    eta, norm, value, grad_norm = (field.view(*net.members, n).to(x.dtype) for field in fields[:4])
+    return Flip(eta, norm, fields[4].view(*net.members, n) > 0, value, grad_norm)
 
 
-def _flip_block(net: TwoLayerNet, x: Tensor) -> Tensor:
-    """``(eta, norm, value, grad_norm, found)`` of one network at a block of points, as a ``(5, n)`` float64 tensor."""
-    u = x @ net.W.mT  # (n, m), points first: what follows runs along a point's neurons
+def _flip_tile(net: TwoLayerNet, x: Tensor) -> Tensor:
+    """``(eta, norm, value, grad_norm, found)`` of one network at some points, as a ``(5, n)`` float64 tensor."""
+    # Points first, (n, m): what follows runs along a point's neurons. Value and slope are summed in float64 from
+    # the same u and v as the bends, so that a ray on which every neuron goes silent ends at zero to 1e-12 of its
+    # terms, whatever the network's own dtype.
+    u = x @ net.W.mT
     if net.b is not None:
         u += net.b
-    active = (u > 0).to(u.dtype)
-    grad = (active * net.a) @ net.W / math.sqrt(net.m)  # (n, d)
-    a = net.a.double()
-    # Value and slope are summed in float64 from the same u and v as the bends, so that a ray on which every
-    # neuron goes silent ends at zero to 1e-12 of its terms, whatever the network's own dtype.
     noise_u = _noise(u)
-    value = torch.where(u > 0, u, 0.0).double() @ a / math.sqrt(net.m)
+    value = u.relu().double() @ net.a.double() / math.sqrt(net.m)
     value = torch.where(value.abs() <= noise_u, 0.0, value)  # zero but for rounding has no sign
-    v = (-value.sign().to(x.dtype).unsqueeze(-1) * grad) @ net.W.mT
     orient = value.sign()  # everything below is for h = sign(f) f, which falls from |f|
-    slope = orient * ((active * v).double() @ a) / math.sqrt(net.m)
-    slope_at_infinity = orient * (v.clamp(min=0).double() @ a) / math.sqrt(net.m)
+    on = u > 0
+    gate = on.to(u.dtype).mul_(net.a)
+    grad = gate @ net.W / math.sqrt(net.m)  # (n, d)
+    v = (-orient.to(x.dtype).unsqueeze(-1) * grad) @ net.W.mT
+    slope = orient * gate.mul_(v).double().sum(-1) / math.sqrt(net.m)
     noise = torch.stack([noise_u, _noise(v)], dim=-1)
 
     eta = torch.full_like(value, math.nan)
     linear = value.abs() / -slope  # the root if no neuron switched
     pending = ((value != 0) & (slope < 0)).nonzero().squeeze(-1)
-    for window in (2.0, 8.0, math.inf):  # few bends lie before the root: look near first
+    for window in (1.25, 4.0, math.inf):  # few bends lie before the root: look near first
         if not len(pending):
             break
-        reach = window * linear[pending]
-        switched = _switched(u[pending], v[pending], reach)
-        size = max(1, BLOCK_BYTES // (64 * (int(switched.sum(-1).max()) + 1)))
-        for part in range(0, len(pending), size):
-            some = pending[part : part + size]
-            eta[some] = _first_root(
-                u[some],
-                v[some],
-                switched[part : part + size],
-                orient[some, None] * a / math.sqrt(net.m),
-                value[some].abs(),
-                slope[some],
-                slope_at_infinity[some],
-                reach[part : part + size],
-                noise[some],
-            )
+        rays = _Rays(u, v, on, value.abs(), slope, linear * window, noise, orient)
+        rays = rays if len(pending) == len(x) else rays.of(pending)
+        eta[pending] = _first_roots(rays, net.a)
         pending = pending[eta[pending].isnan()]
     grad_norm = torch.linalg.vector_norm(grad.double(), dim=-1)
     return torch.stack([eta, eta * grad_norm, value, grad_norm, (~eta.isnan()).double()])
+
+
+class _Rays(NamedTuple):
+    """h = sign(f) f along n rays, as far as ``reach``; u, v, on are ``(n, m)``, the others ``(n,)`` but noise ``(n, 2)``."""
+
+    u: Tensor  # pre-activations at eta = 0
+    v: Tensor  # their rates of change
+    on: Tensor  # u > 0
+    value: Tensor  # h = |f| at eta = 0
+    slope: Tensor  # dh/d eta at eta = 0
+    reach: Tensor
+    noise: Tensor  # what rounding leaves of a zero, at eta = 0 and for each unit of eta
+    orient: Tensor  # sign(f)
+
+    def of(self, rows: Tensor | slice) -> _Rays:
+        return _Rays(*(part[rows] for part in self))
 
 
 def _noise(terms: Tensor) -> Tensor:
@@ -106,46 +106,54 @@ def _noise(terms: Tensor) -> Tensor:
     return relative * torch.linalg.vector_norm(terms, dim=-1).double()
 
 
-def _switched(u: Tensor, v: Tensor, reach: Tensor) -> Tensor:
-    """Which neurons are active at one of eta = 0 and eta = reach and not at the other: ``(n, m)`` bool."""
-    near = reach.isfinite().to(u.dtype).unsqueeze(-1)
-    far = torch.addcmul(u * near, v, torch.where(reach.isfinite(), reach, 1.0).to(u.dtype).unsqueeze(-1))
-    return (far > 0).logical_xor_(u > 0).logical_and_(v != 0)
-
-
-def _first_root(u, v, switched, weight, value, slope, slope_at_infinity, reach, noise) -> Tensor:
-    """The first crossing of zero with eta <= reach, NaN where there is none. ``weight`` is ``sign(f) a / sqrt m``."""
-    n = len(u)
-    row, neuron = switched.nonzero(as_tuple=True)
+def _first_roots(rays: _Rays, a: Tensor) -> Tensor:
+    """The first crossing of zero with eta <= reach on each ray, NaN where there is none; some rays at a time."""
+    reach = rays.reach.to(rays.u.dtype).unsqueeze(-1)
+    if rays.reach.isinf().any():
+        far = torch.where(rays.v != 0, rays.v, rays.u)
+    else:
+        far = torch.addcmul(rays.u, rays.v, reach)
+    switched = (far > 0).logical_xor_(rays.on)
     count = switched.sum(-1)
-    place = torch.arange(len(row), device=u.device) - (count.cumsum(0) - count)[row]
-    rate = v[row, neuron].double()
+    size = max(1, TILE_BYTES // (64 * (int(count.max()) + 1)))
+    blocks = (slice(first, first + size) for first in range(0, len(count), size))
+    return torch.cat([_first_root(rays.of(block), switched[block], count[block], a) for block in blocks])
+
+
+def _first_root(rays: _Rays, switched: Tensor, count: Tensor, a: Tensor) -> Tensor:
+    """As :func:`_first_roots`; ``switched`` are the neurons that switch on the way, ``count`` of them on each ray."""
+    n, m = switched.shape
+    at = switched.flatten().nonzero().squeeze(-1)
+    row = torch.arange(n, device=at.device).repeat_interleave(count)
     # One column more than the bends: the end of the window, which is a bend of weight 0.
-    bend = torch.full((n, int(count.max()) + 1), math.inf, dtype=torch.float64, device=u.device)
-    bend[row, place] = -u[row, neuron].double() / rate
+    width = int(count.max()) + 1
+    place = torch.arange(len(at), device=at.device) + (torch.arange(n, device=at.device) * width - (count.cumsum(0) - count))[row]  # fmt: skip
+    rate = rays.v.flatten()[at].double()
+    weight = rays.orient[row] * a.double()[at - row * m] / math.sqrt(m)
+    bend = torch.full((n * width,), math.inf, dtype=torch.float64, device=at.device)
     jump = torch.zeros_like(bend)
-    jump[row, place] = weight[row, neuron] * rate.abs()  # off -> on adds the rate, on -> off takes a negative one away
-    bend[torch.arange(n, device=u.device), count] = reach
+    bend[place] = -rays.u.flatten()[at].double() / rate
+    jump[place] = weight * rate.abs()  # off -> on adds the rate, on -> off takes a negative one away
+    bend, jump = bend.view(n, width), jump.view(n, width)
+    bend.scatter_(-1, count.unsqueeze(-1), rays.reach.unsqueeze(-1))
 
     bend, order = bend.sort(dim=-1)
     jump = jump.gather(-1, order)
     finite = bend.isfinite()
-    at = torch.where(finite, bend, 0.0)
-    rise, lag = jump.cumsum(-1), (jump * at).cumsum(-1)
-    h = value.unsqueeze(-1) + (slope.unsqueeze(-1) + rise) * at - lag
-    tolerance = noise[:, :1] + at * noise[:, 1:]
-    endless = (reach.isinf() & (slope_at_infinity < -noise[:, 1])).unsqueeze(
-        -1
-    )  # beyond the last bend f falls for ever
-    below = torch.where(finite, h < -tolerance, endless)
+    eta = torch.where(finite, bend, 0.0)
+    rise, lag = jump.cumsum(-1), (jump * eta).cumsum(-1)
+    h = rays.value.unsqueeze(-1) + (rays.slope.unsqueeze(-1) + rise) * eta - lag
+    # Beyond the last bend of an endless ray h may fall for ever.
+    slope_at_infinity = rays.slope + rise[:, -1]
+    endless = rays.reach.isinf() & (slope_at_infinity < -rays.noise[:, 1])
+    below = torch.where(finite, h < -(rays.noise[:, :1] + eta * rays.noise[:, 1:]), endless.unsqueeze(-1))
     first = below.to(torch.uint8).argmax(-1, keepdim=True)
     # The segment that ends at the first bend below zero, from the sums before that bend.
-    before = torch.gather(jump, -1, first)
-    fall = -(slope.unsqueeze(-1) + torch.gather(rise, -1, first) - before)
-    fall = torch.where(torch.gather(finite, -1, first), fall, -slope_at_infinity.unsqueeze(-1))
-    root = (value.unsqueeze(-1) - (torch.gather(lag, -1, first) - before * torch.gather(at, -1, first))) / fall
-    start = torch.where(first > 0, torch.gather(at, -1, (first - 1).clamp(min=0)), 0.0)
-    root = torch.minimum(torch.maximum(root, start), torch.gather(bend, -1, first))
+    before = jump.gather(-1, first)
+    fall = -(rays.slope.unsqueeze(-1) + rise.gather(-1, first) - before)
+    root = (rays.value.unsqueeze(-1) - (lag.gather(-1, first) - before * eta.gather(-1, first))) / fall
+    start = torch.where(first > 0, eta.gather(-1, (first - 1).clamp(min=0)), 0.0)
+    root = torch.minimum(torch.maximum(root, start), bend.gather(-1, first))
     return torch.where(below.any(-1), root.squeeze(-1), math.nan)
 
 
@@ -171,14 +179,22 @@ def pgd(
     alpha = 2.5 * eps / steps if step_size is None else check_positive("step_size", step_size)
     if box is not None:
         check_box(box, x)
-    delta = torch.zeros(*net.members, *x.shape[-2:], dtype=x.dtype, device=x.device)
+    flat, n = net.flat(), x.shape[-2]
+    delta = x.new_empty(len(flat.a), n, net.d)
     tiny = torch.finfo(x.dtype).tiny
-    for block in net.blocks(x):
-        xb, db, away = x[..., block, :], delta[..., block, :], -y[block].unsqueeze(-1)
+
+    def work(members: slice, points: slice) -> None:
+        part, start = flat[members], pick(x, members, points)
+        towards = -alpha * y[points].unsqueeze(-1)  # the loss increases where y f decreases
+        d = delta[members, points].zero_()
+        moved = start + d
         for _ in range(steps):
-            g = net.grad_at(net.preactivations(xb + db))
-            db.add_(g / g.norm(dim=-1, keepdim=True).clamp(min=tiny) * (alpha * away))
+            g = part.gates(part.preactivations(moved)).mT @ part.W
+            d.addcmul_(g.div_(g.norm(dim=-1, keepdim=True).clamp(min=tiny)), towards)
             if box is not None:
-                db.copy_((xb + db).clamp(*box) - xb)
-            db.mul_(eps / db.norm(dim=-1, keepdim=True).clamp(min=eps))
-    return delta
+                torch.sub((start + d).clamp_(*box), start, out=d)
+            d.mul_(eps / d.norm(dim=-1, keepdim=True).clamp(min=eps))
+            torch.add(start, d, out=moved)
+
+    in_tiles(work, flat.a, n)
+    return delta.view(*net.members, n, net.d)

@@ -1,15 +1,15 @@
 r"""SGD on the logistic loss with exit times: one trajectory serves every radius of the lazy ball.
 
-The iterate does not depend on C0; only the time at which it is returned does. The update is closed form: with
-:math:`z = W x_b` and :math:`g_b = y_b / (1 + e^{y_b f(x_b)}) / B`,
-
-.. math:: w_s \leftarrow w_s + \frac{\mathrm{lr}}{\sqrt m}\, a_s \sum_b g_b\, \mathbf 1[z_{sb} > 0]\, x_b .
+The iterate does not depend on C0; only the time at which it is returned does. That time is found to the step without
+measuring after each: no step moves a neuron by more than a bound that comes with it, so a member that has been measured
+has a leash, its distance from the next sphere, and nobody looks at it again until it has used that up.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import math
+import operator
 
 import torch
 from torch import Tensor
@@ -19,8 +19,8 @@ from tqdm.auto import tqdm
 from .checks import check_count, check_labels, check_points, check_positive, check_seed
 from .lazy import LazyBall
 from .network import TwoLayerNet
+from .sgd import Packing, Stepper
 
-LANES = 16  # 64 bytes of float32: rows of W of such a length make the products up to twice as fast
 SHUFFLES = 2_000_003  # offset of the minibatches' seeds, so that no shuffle shares its stream with a draw of W
 
 
@@ -81,91 +81,113 @@ def train_sgd(
         raise ValueError("C0 holds no radius, got an empty sequence: pass, for example, C0=(10.0, 20.0).")
     radii = sorted({LazyBall(net.W, c).radius for c in wanted})
 
-    features = X if net.b is None else torch.cat([X, torch.ones_like(X[:, :1])], dim=-1)
-    used = (features != 0).any(0)  # a pixel that is always 0 never moves its weight
-    used[0] = True  # one column at least, for points that are all 0
-    count = int(used.sum())
-    aligned = (0, -count % LANES)
-    features = pad(features[:, used], aligned)
-    W0 = pad(net.weights.reshape(-1, net.m, len(used))[..., used], aligned)
-    run = _trajectory(
-        W0, net.a.reshape(-1, net.m), features, y, radii, lr, batch_size, max_epochs, seed, exit, progress
-    )
-
+    run = _trajectory(net.flat(), X, y, radii, lr, batch_size, max_epochs, seed, exit, progress)
     exits = {}
     for c in sorted(set(wanted)):
-        weights, steps, left = (
-            part.unflatten(0, net.members) if net.members else part[0] for part in run[LazyBall(net.W, c).radius]
+        W, b, steps, left = (
+            None if part is None else part.view(net.members + part.shape[1:]) for part in run[LazyBall(net.W, c).radius]
         )
-        final = net.weights.clone()
-        final[..., used] = weights[..., :count]
-        final = net.with_weights(final)
-        per_epoch = math.ceil(len(X) / batch_size)
-        exits[float(c)] = Exit(final, steps, steps / per_epoch, left, logistic_loss(final, X, y))
+        final = net.replace(W=W, b=b)
+        epochs = steps / math.ceil(len(X) / batch_size)
+        exits[float(c)] = Exit(final, steps, epochs, left, logistic_loss(final, X, y))
     return exits
 
 
-def _trajectory(W0, a, X, y, radii, lr, batch_size, max_epochs, seed, exit, progress):
-    """``{radius: (weights (K, m, d), steps (K,), left (K,))}`` of K members; ``radii`` ascend."""
-    K, m, n = len(W0), W0.shape[-2], len(X)
-    out = {r: (torch.empty_like(W0), torch.zeros(K, dtype=torch.long), torch.zeros(K, dtype=torch.bool)) for r in radii}
+def _trajectory(start, X, y, radii, lr, batch_size, max_epochs, seed, exit, progress):
+    """``{radius: (W, b, steps, left)}`` of the K members of ``start``; ``radii`` ascend."""
+    K, n = len(start.W), len(X)
+    per_epoch = math.ceil(n / batch_size)
+    packing = Packing(start, X)
+    ends = {
+        r: (
+            torch.empty_like(start.W),
+            None if start.b is None else torch.empty_like(start.b),
+            torch.zeros(K, dtype=torch.long),
+            torch.zeros(K, dtype=torch.bool),
+        )
+        for r in radii
+    }
     inside = [list(radii) for _ in range(K)]  # the radii that member k has not left
-    gap = [radii[0]] * K  # how far member k can move before it may leave the next one
-    rounding = torch.finfo(W0.dtype).eps * float(W0.abs().max()) * math.sqrt(W0.shape[-1])  # of a row's update
+    live = list(range(K))  # the members in training, in the stepper's order
     shuffles = [torch.Generator().manual_seed(SHUFFLES + seed + k) for k in range(K)]
-    live, W, step = list(range(K)), W0.clone(), 0  # rows of W and a are the members still in training
 
-    def check(rows: list[int]) -> None:
-        """Measure these rows' distances and record each exit."""
-        for i in rows:
-            k = live[i]
-            distance = float(LazyBall(W0[k], 1.0).distance(W[i]))
-            kept = out[inside[k][0]][0][k]
-            if exit == "epoch" and distance > inside[k][0]:
-                kept.copy_(W[i])
-            while inside[k] and distance > inside[k][0]:
-                weights, steps, left = out[inside[k].pop(0)]
-                weights[k].copy_(kept)
-                steps[k], left[k] = step - (exit == "step"), True
-            gap[k] = inside[k][0] - distance if inside[k] else math.inf
+    def shuffled() -> Tensor:
+        """An epoch's minibatches ``(per_epoch, members in training, B)``; n, the row of zeros, fills up the last one."""
+        orders = torch.stack([torch.randperm(n, generator=shuffles[k]) for k in live])
+        return pad(orders, (0, -n % batch_size), value=n).view(len(live), per_epoch, batch_size).transpose(0, 1)
 
-    bar = tqdm(range(max_epochs), f"SGD m={m} d={X.shape[1]}", leave=False, delay=5, disable=None if progress else True)
+    def within(i: int, far: float, reach: float = 0.0) -> list[float]:
+        """The radii that member i, at distance ``far`` when measured, is past or within ``reach`` of. NaN is past all."""
+        return [r for r in inside[live[i]] if not r - far >= reach]
+
+    def distance(i: int) -> float:
+        return packing.distance(stepper.W[i], live[i])
+
+    def keep(i: int, radii: list[float]) -> None:
+        """Writes down member i's weights as what these radii return."""
+        for r in radii:
+            packing.unpack(stepper.W[i], live[i], *ends[r][:2])
+
+    def leave(i: int, radii: list[float], steps: int) -> None:
+        for r in radii:
+            inside[live[i]].remove(r)
+            ends[r][2][live[i]], ends[r][3][live[i]] = steps, True
+
+    def step_by_step(before: int) -> None:
+        """An epoch in which each exit is found to the step; ``before`` is the number of steps before it."""
+        while live:
+            place, leash, bound = stepper.look()
+            if place == per_epoch:
+                return
+            risky = []  # members that the next step may lead out of a ball
+            for i in range(len(live)):
+                if not leash[i] >= bound[i]:
+                    far = distance(i)
+                    leash[i] = inside[live[i]][0] - far
+                    if not leash[i] >= bound[i]:
+                        keep(i, within(i, far, bound[i]))
+                        risky.append(i)
+                        leash[i] = math.inf
+            stepper.leash.copy_(torch.tensor(leash, dtype=torch.float64))
+            ahead = 1 if risky else int(0.75 * min(map(operator.truediv, leash, bound)))
+            stepper.steps(min(max(1, ahead), per_epoch - place))
+            for i in risky:
+                far = distance(i)
+                leave(i, within(i, far), before + place)
+                stepper.leash[i] = inside[live[i]][0] - far if inside[live[i]] else 0
+            drop()
+
+    def as_published(before: int) -> None:
+        """An epoch with one measurement, at its end."""
+        stepper.leash.fill_(math.inf)
+        stepper.steps(per_epoch)
+        for i in range(len(live)):
+            passed = within(i, distance(i))
+            keep(i, passed)
+            leave(i, passed, before + per_epoch)
+        drop()
+
+    def drop() -> None:
+        """Members that have left every ball are done."""
+        for i in reversed(range(len(live))):
+            if not inside[live[i]]:
+                stepper.drop(i)
+                live[i] = live[-1]
+                live.pop()
+
+    last = n - (per_epoch - 1) * batch_size
+    rates = lr / torch.tensor([batch_size] * (per_epoch - 1) + [last], dtype=torch.float64)
+    order = shuffled()
+    following = shuffled() if exit == "step" else order
+    stepper = Stepper(packing.pack(), start.a, packing.points, y, rates, order, following)
+    bar = tqdm(range(max_epochs), f"SGD m={start.m} d={start.d}", leave=False, delay=5, disable=None if progress else True)  # fmt: skip
     for epoch in bar:
-        if epoch == 0 or exit == "step":
-            order = torch.stack([torch.randperm(n, generator=g) for g in shuffles])
-        for start in range(0, n, batch_size):
-            batch = order[live, start : start + batch_size].to(X.device)
-            x = X[batch]  # (K, B, d)
-            move, bound = _move(W, a, x, y[batch], lr)
-            close = []
-            if exit == "step":
-                for i, k in enumerate(live):
-                    gap[k] -= bound[i] + rounding
-                    if gap[k] < 0:  # this step may lead out: keep what stands before it
-                        out[inside[k][0]][0][k] = W[i]
-                        close.append(i)
-            W.baddbmm_(move, x)
-            step += 1
-            check(close)
-            if exit == "epoch" and start + batch_size >= n:
-                check(range(len(live)))
-            stay = [i for i, k in enumerate(live) if inside[k]]
-            if len(stay) < len(live):
-                live, W, a = [live[i] for i in stay], W[stay], a[stay]
-            if not live:
-                return out
+        (step_by_step if exit == "step" else as_published)(epoch * per_epoch)
+        if not live:
+            break
+        stepper.next_epoch(shuffled() if exit == "step" else None)
     for i, k in enumerate(live):
-        for radius in inside[k]:
-            weights, steps, _ = out[radius]
-            weights[k], steps[k] = W[i], step
-    return out
-
-
-def _move(W: Tensor, a: Tensor, x: Tensor, y: Tensor, lr: float) -> tuple[Tensor, list[float]]:
-    """The step as ``move @ x``, with ``move`` of shape ``(K, m, B)``, and the furthest that a neuron can get by it."""
-    scale = math.sqrt(W.shape[1])
-    z = W @ x.mT  # (K, m, B)
-    f = (a.unsqueeze(1) @ z.relu()).squeeze(1) / scale  # (K, B)
-    g = torch.sigmoid(-y * f) * (lr / (y.shape[1] * scale))
-    bound = 1.0001 * (g * x.norm(dim=-1)).sum(-1)  # triangle inequality, with room for rounding
-    return z.gt_(0).mul_(a.unsqueeze(-1)).mul_((g * y).unsqueeze(1)), bound.tolist()
+        keep(i, inside[k])
+        for r in inside[k]:
+            ends[r][2][k] = max_epochs * per_epoch
+    return ends

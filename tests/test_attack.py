@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from reference import SEEDS, nets, normal, random_signs, singles, value_and_grad
 
 import lazy_helpers as lh
-from lazy_helpers import attack, network
+from lazy_helpers import attack, tiles
 
 FLOATS = [torch.float32, torch.float64]
 
@@ -231,12 +231,12 @@ def test_a_zero_gradient_is_no_flip_and_no_nan_elsewhere():
 
 
 @given(nets(), st.integers(1, 40), SEEDS)
-def test_flips_in_small_blocks_are_the_same(net, n, seed):
+def test_flips_in_small_tiles_are_the_same(net, n, seed):
     x = normal(n, net.d, seed=seed)
     whole = lh.smallest_flip(net, x)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(network, "BLOCK_BYTES", 1)
-        patch.setattr(attack, "BLOCK_BYTES", 1)  # one point at a time among those whose root is sought
+        patch.setattr(tiles, "TILE_BYTES", 1)
+        patch.setattr(attack, "TILE_BYTES", 1)  # one point at a time among those whose root is sought
         parts = lh.smallest_flip(net, x)
     assert torch.equal(whole.found, parts.found)
     for name in ("eta", "norm", "value", "grad_norm"):
@@ -414,11 +414,11 @@ def test_default_is_a_hundred_steps_of_two_and_a_half_eps():
     assert torch.equal(lh.pgd(net, x, y, 0.2), lh.pgd(net, x, y, 0.2, steps=100, step_size=2.5 * 0.2 / 100))
 
 
-def test_attack_in_small_blocks_is_the_same(monkeypatch):
+def test_attack_in_small_tiles_is_the_same(monkeypatch):
     net, x = lh.TwoLayerNet.init(4, 20, members=2, dtype=torch.float64), normal(40, 4)
     y = random_signs(40)
     whole = lh.pgd(net, x, y, 0.5, steps=10)
-    monkeypatch.setattr(network, "BLOCK_BYTES", 1)
+    monkeypatch.setattr(tiles, "TILE_BYTES", 1)
     torch.testing.assert_close(lh.pgd(net, x, y, 0.5, steps=10), whole, rtol=1e-10, atol=1e-10)
 
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from reference import SEEDS, nets, normal, singles, value_and_grad
 
 import lazy_helpers as lh
-from lazy_helpers import network
+from lazy_helpers import tiles
 
 # --- draws ---
 
@@ -176,30 +176,14 @@ def test_gradient_times_x_is_f_without_bias(net, seed):
 
 
 @given(nets(), SEEDS)
-def test_points_in_small_blocks_give_the_same(net, seed):
+def test_points_in_small_tiles_give_the_same(net, seed):
     x = normal(50, net.d, seed=seed)
     f, g = net(x), net.grad(x)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(network, "BLOCK_BYTES", 1)
-        assert len(list(net.blocks(x))) == 4  # at least 16 points a block
+        patch.setattr(tiles, "TILE_BYTES", 1)
+        patch.setattr(tiles, "SMALL_BYTES", 1)
         torch.testing.assert_close(net(x), f, rtol=1e-12, atol=1e-12)
         torch.testing.assert_close(net.grad(x), g, rtol=1e-12, atol=1e-12)
-
-
-@pytest.mark.parametrize("bytes_", [1, 5000, 2**24])
-@pytest.mark.parametrize("n", [1, 15, 16, 17, 33])
-def test_blocks_cover_every_point_once(monkeypatch, bytes_, n):
-    monkeypatch.setattr(network, "BLOCK_BYTES", bytes_)
-    net = lh.TwoLayerNet.init(2, 30, members=2)
-    x = torch.zeros(n, 2)
-    assert [i for block in net.blocks(x) for i in range(n)[block]] == list(range(n))
-
-
-def test_a_block_keeps_to_its_bytes_where_it_can(monkeypatch):
-    monkeypatch.setattr(network, "BLOCK_BYTES", 10_000)
-    net = lh.TwoLayerNet.init(2, 30, members=2)
-    sizes = {block.stop - block.start for block in net.blocks(torch.zeros(1000, 2))}
-    assert max(sizes) * 2 * 30 * 4 <= 10_000 < (max(sizes) + 1) * 2 * 30 * 4
 
 
 def test_a_neuron_at_zero_is_silent():

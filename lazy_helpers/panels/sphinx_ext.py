@@ -12,7 +12,7 @@ def inline(app, pagename, templatename, context, doctree):
     body = context.get("body", "")
     if MARKER in body:
         context["body"] = (
-            f"<style>\n{bundle.style()}</style>\n{body}\n<script type=\"module\">\n{bundle.page_script()}</script>\n"
+            f'<style>\n{bundle.style()}</style>\n{body}\n<script type="module">\n{bundle.page_script()}</script>\n'
         )
 
 

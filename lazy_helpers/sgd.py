@@ -1,0 +1,184 @@
+r"""One SGD step of an ensemble in one pass over its weights: the inner loop of training.
+
+With :math:`z = W x_b` and :math:`g_b = y_b / (1 + e^{y_b f(x_b)}) / B`, the step on the logistic loss is
+
+.. math:: w_s \leftarrow w_s + \frac{\mathrm{lr}}{\sqrt m}\, a_s \sum_b g_b\, \mathbf 1[z_{sb} > 0]\, x_b .
+
+W is what is large. A block of its rows takes its update and, while it is in the cache, meets the next minibatch.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+
+from .network import TwoLayerNet
+from .tiles import TILE_BYTES
+
+LANES = 16  # 64 bytes of float32: rows of W of such a length make the products up to twice as fast
+SWEEP_BYTES = (
+    2**22
+)  # rows of W, with their pre-activations, that stay in a processor's cache between their two products
+
+
+class Packing:
+    """An ensemble's weights as SGD moves them: the columns that can move, then the bias, padded to aligned rows.
+
+    A pixel that is 0 in every image never moves its weight, so training leaves its column out.
+    """
+
+    def __init__(self, net: TwoLayerNet, X: Tensor):
+        """``net`` has one member axis; ``X`` is ``(n, d)``. ``points`` is ``(n + 1, width)``, the last row all 0."""
+        used = (X != 0).any(0)
+        used[0] = True  # one column at least, for points that are all 0
+        self.net, self.used = net, used.nonzero().squeeze(-1)
+        self.inputs = len(self.used)
+        self.width = (self.inputs + (net.b is not None) + LANES - 1) // LANES * LANES
+        self.points = torch.zeros(len(X) + 1, self.width, dtype=X.dtype, device=X.device)
+        self.points[:-1, : self.inputs] = X[:, self.used]
+        if net.b is not None:
+            self.points[:-1, self.inputs] = 1
+
+    def parts(self) -> Iterator[slice]:
+        """Slices of the neurons, small enough that a copy of such rows is nothing beside W."""
+        rows = max(1, TILE_BYTES // (self.net.d * self.net.W.element_size()))
+        return (slice(first, first + rows) for first in range(0, self.net.m, rows))
+
+    def start(self, k: int, part: slice) -> Tensor:
+        """Member k's initial weights, ``(rows, width)``."""
+        W = self.net.W[k, part][:, self.used]
+        if self.net.b is not None:
+            W = torch.cat([W, self.net.b[k, part, None]], dim=-1)
+        return pad(W, (0, self.width - W.shape[-1]))
+
+    def pack(self) -> Tensor:
+        """Every member's initial weights: ``(K, m, width)``."""
+        W = self.net.W.new_empty(*self.net.a.shape, self.width)
+        for k in range(len(W)):
+            for part in self.parts():
+                W[k, part] = self.start(k, part)
+        return W
+
+    def unpack(self, packed: Tensor, k: int, W: Tensor, b: Tensor | None) -> None:
+        """Member k's ``(m, width)`` weights, written into member k of W ``(K, m, d)`` and b ``(K, m)``."""
+        for part in self.parts():
+            W[k, part] = self.net.W[k, part].index_copy(-1, self.used, packed[part, : self.inputs])
+        if b is not None:
+            b[k] = packed[:, self.inputs]
+
+    def distance(self, W: Tensor, k: int) -> float:
+        """The largest deviation of member k's weights W ``(m, width)`` from its initial ones."""
+        return float(torch.stack([(W[part] - self.start(k, part)).norm(dim=-1).max() for part in self.parts()]).max())
+
+
+class Stepper:
+    r"""K members and the next SGD step of each; every tensor stays where it is, so that a GPU can replay a step.
+
+    ``W`` is ``(K, m, width)``, ``a`` ``(K, m)``, ``points`` ``(n + 1, width)`` with a last row of 0, ``y`` ``(n,)``; ``rates``
+    ``(steps,)`` is the learning rate over the batch's size for each step of an epoch, ``order`` and ``following``
+    ``(steps, K, B)`` the minibatches of this epoch and the next, as indices into the points. ``leash`` ``(K,)`` is how far a
+    member may still move. A step moves a neuron by at most ``bound`` :math:`= \sum_b |g_b|\,\|x_b\|\,\mathrm{lr}/\sqrt m`;
+    where that is more than some member's leash, nobody steps until the leash is renewed.
+    """
+
+    def __init__(
+        self, W: Tensor, a: Tensor, points: Tensor, y: Tensor, rates: Tensor, order: Tensor, following: Tensor
+    ):
+        K, m, width = W.shape
+        self.W, self.a, self.points, self.y = W, a.unsqueeze(-1).clone(), points, pad(y, (0, 1))
+        self.norms = points.norm(dim=-1)
+        self.rounding = torch.finfo(W.dtype).eps * float(W.abs().max()) * math.sqrt(width)  # of a row's update
+        self.rates = torch.cat([rates, rates]).to(W) / math.sqrt(m)
+        self.order = torch.cat([order, following]).to(
+            W.device
+        )  # this epoch's minibatches and the next one's, (2 steps, K, B)
+        self.place = torch.zeros(1, dtype=torch.long, device=W.device)  # steps taken in this epoch
+        self.gate = W.new_zeros(K, m, self.order.shape[-1])  # a 1[z > 0] at the next step's minibatch
+        self.push = W.new_zeros(K, self.order.shape[-1], width)  # the next step is gate @ push
+        self.bound, self.leash = W.new_zeros(K), W.new_zeros(K, dtype=torch.float64)
+        self.replay = None
+        self._sweep(self.push)
+
+    def __len__(self) -> int:
+        return len(self.W)
+
+    def look(self) -> tuple[int, list[float], list[float]]:
+        """Steps taken in this epoch, each member's leash and the next step's bound: the host's only wait for the device."""
+        place, *rest = torch.cat([self.place.to(self.leash), self.leash, self.bound]).tolist()
+        return int(place), rest[: len(self)], rest[len(self) :]
+
+    def steps(self, count: int) -> None:
+        """Up to ``count`` steps, fewer where a leash ends."""
+        if self.replay is None:
+            self.replay = _captured(self._step) if self.W.is_cuda else self._step
+        for _ in range(count):
+            self.replay()
+
+    def next_epoch(self, following: Tensor | None) -> None:
+        """On to the next epoch; ``following`` ``(steps, K, B)`` is the one after it, ``None`` for the same again."""
+        if following is not None:
+            steps = len(following)
+            self.order[:steps].copy_(self.order[steps:])
+            self.order[steps:].copy_(following)
+        self.place.zero_()
+
+    def drop(self, i: int) -> None:
+        """Takes member i out of training, in place: the last member takes its row."""
+        last = len(self) - 1
+        for name in ("W", "a", "gate", "push", "bound", "leash"):
+            tensor = getattr(self, name)
+            tensor[i] = tensor[last]
+            setattr(self, name, tensor[:last])
+        self.order[:, i] = self.order[:, last]
+        self.order, self.replay = self.order[:, :last], None
+
+    def _step(self) -> None:
+        go = (self.leash >= self.bound).all()
+        self.leash.sub_(self.bound * go)
+        self.place.add_(go)
+        self._sweep(self.push * go)
+
+    def _sweep(self, push: Tensor) -> None:
+        """W takes ``gate @ push`` and meets the minibatch at ``place``, in one pass."""
+        batch = self.order.index_select(0, self.place)[0]
+        x, y = self.points[batch], self.y[batch]
+        f = torch.zeros_like(y)
+        for members, rows in self._blocks():
+            W, gate, a = (part[members, rows] for part in (self.W, self.gate, self.a))
+            W.baddbmm_(gate, push[members])
+            torch.bmm(W, x[members].mT, out=gate)
+            f[members] += (a.mT @ gate.relu()).squeeze(1)
+            gate.gt_(0).mul_(a)
+        g = torch.sigmoid(-y * f / math.sqrt(self.W.shape[1])) * self.rates.index_select(0, self.place)
+        torch.mul((g * y).unsqueeze(-1), x, out=self.push)
+        # The triangle inequality, with room for rounding.
+        torch.add(1.0001 * (g * self.norms[batch]).sum(-1), self.rounding, out=self.bound)
+
+    def _blocks(self) -> Iterator[tuple[slice, slice]]:
+        """(members, rows): some whole members, or rows of one; on a GPU all at once."""
+        K, m, width = self.W.shape
+        rows = max(1, SWEEP_BYTES // ((width + self.gate.shape[-1]) * self.W.element_size()))
+        if self.W.is_cuda or rows >= K * m:
+            yield slice(0, K), slice(0, m)
+        elif rows >= m:
+            yield from ((slice(k, k + rows // m), slice(0, m)) for k in range(0, K, rows // m))
+        else:
+            yield from ((slice(k, k + 1), slice(s, s + rows)) for k in range(K) for s in range(0, m, rows))
+
+
+def _captured(step: Callable[[], None]) -> Callable[[], None]:
+    """The step as a CUDA graph: one launch in the place of thirty. The rehearsals find no leash, so nobody moves."""
+    side = torch.cuda.Stream()
+    side.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side):
+        for _ in range(3):
+            step()
+    torch.cuda.current_stream().wait_stream(side)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        step()
+    return graph.replay

@@ -1,0 +1,125 @@
+"""The benchmark's contenders compute what the package computes; JAX, foolbox and ART only where they are installed."""
+
+import math
+import sys
+from pathlib import Path
+
+import pytest
+import reference
+import torch
+
+import lazy_helpers as lh
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "benchmarks"))
+
+import libraries  # noqa: E402
+import published  # noqa: E402
+import scanned  # noqa: E402
+import stacked  # noqa: E402
+
+K, M, D, N = 3, 120, 10, 45  # members, neurons, inputs, points
+BATCH, LR, STEPS = 16, 0.1, 50
+
+contenders = pytest.mark.parametrize("contender", [published, stacked, scanned], ids=lambda module: module.__name__)
+biases = pytest.mark.parametrize("bias", [False, True], ids=["no bias", "bias"])
+seeds = pytest.mark.parametrize("seed", [0, 1])
+
+
+def needs(*packages):
+    for package in packages:
+        pytest.importorskip(package, reason=f"{package} is not installed: pip install -e .[bench]")
+
+
+def draw(seed, bias):
+    """A float32 ensemble, points of about unit norm and their labels."""
+    X = reference.normal(N, D, seed=seed, dtype=torch.float32) / math.sqrt(D)
+    return lh.TwoLayerNet.init(D, M, K, seed=10 * seed, bias=bias), X, reference.random_signs(N, seed + 100).float()
+
+
+@contenders
+@biases
+@seeds
+def test_sgd_is_autograds_on_the_same_minibatches(contender, bias, seed):
+    if contender is scanned:
+        needs("jax")
+    net, X, y = draw(seed, bias)
+    batches = torch.randint(N, (STEPS, K, BATCH), generator=reference.stream(seed))
+    run = contender.prepare_sgd(net, X, y, batches, LR)
+    W = run()
+    for k, one in enumerate(reference.singles(net.to(torch.float64))):
+        weights = one.weights
+        for batch in batches[:, k]:
+            weights = reference.sgd_step(one, weights, X[batch].double(), y[batch].double(), LR)
+        torch.testing.assert_close(W[k].double(), weights[:, :D], atol=1e-5, rtol=0)
+        assert (W[k] - net.W[k]).abs().max() > 1e-3
+    assert torch.equal(run(), W)  # a second run starts from the same weights
+
+
+PGD = {
+    "published": (published.prepare_pgd, ()),
+    "stacked": (stacked.prepare_pgd, ()),
+    "scanned": (scanned.prepare_pgd, ("jax",)),
+    "foolbox": (libraries.prepare_pgd_foolbox, ("foolbox",)),
+    "art": (libraries.prepare_pgd_art, ("art",)),
+}
+
+
+@pytest.mark.parametrize("contender", PGD)
+@biases
+@seeds
+def test_pgd_is_the_packages(contender, bias, seed):
+    prepare, packages = PGD[contender]
+    needs(*packages)
+    net, x, _ = draw(seed, bias)
+    y = net(x)[0].sign()  # the first member's answers, so that there is a robust accuracy to lose
+    eps, steps = 0.2, 10
+    run = prepare(net, x, y, eps, steps)
+    delta = run()
+    expected = lh.pgd(net, x, y, eps, steps)
+    # Where a neuron is within rounding of its kink, a step may take either side's gradient: one point in 50 is let off.
+    apart = (delta - expected).norm(dim=-1)
+    assert apart.quantile(0.98) < 1e-4 and apart.max() < 0.1 * eps
+    robust, wanted = ([float((net[k](x + d[k]) * y > 0).float().mean()) for k in range(K)] for d in (delta, expected))
+    assert robust == wanted and 0 < robust[0] < 1
+    assert torch.equal(run(), delta)
+
+
+@contenders
+@biases
+@seeds
+def test_flips_are_the_exact_ones_rounded_up_to_the_grid(contender, bias, seed):
+    if contender is scanned:
+        needs("jax")
+    net, x, _ = draw(seed, bias)
+    step, end = 4e-3, 0.3
+    norm = contender.prepare_flips(net, x, step, end)()
+    exact = lh.smallest_flip(net, x)
+    near = exact.found & (exact.norm < end - 2 * step)
+    far = ~exact.found | (exact.norm > end + 2 * step)
+    assert near.any() and far.any()
+    # A step of room: where the exact flip is a rounding error away from the grid.
+    torch.testing.assert_close(norm[near], (exact.norm[near] / step).ceil() * step, atol=1.01 * step, rtol=0)
+    assert (norm[near] > exact.norm[near] - 1e-5).all()
+    assert norm[far].isnan().all()
+
+
+def test_the_published_search_takes_a_sample_of_the_points():
+    net, x, _ = draw(0, False)
+    chosen = published.sampled(N, 7)
+    assert len(set(chosen.tolist())) == 7
+    norm = published.prepare_flips(net, x, 1e-2, 0.3, sample=7)()
+    torch.testing.assert_close(norm, published.prepare_flips(net, x, 1e-2, 0.3)()[:, chosen], equal_nan=True)
+    assert torch.equal(published.sampled(5, 7), torch.arange(5))
+
+
+@biases
+def test_the_published_cell_leaves_the_ball_where_train_sgd_does(bias):
+    data, test = (lh.load_binary("digits", split=split) for split in ("train", "test"))
+    net = lh.TwoLayerNet.init(64, 50, 1, seed=5, bias=bias)
+    cell = published.prepare_cell(net, data.X, data.y, test.X, points=4, C0=2.0, seed=5)()
+    exit = lh.train_sgd(net[0], data.X, data.y, 2.0, seed=5, exit="epoch")[2.0]
+    assert cell.left and cell.epochs == exit.epochs > 1
+    torch.testing.assert_close(cell.model.W, exit.net.W, atol=1e-4, rtol=0)
+    exact = lh.smallest_flip(exit.net, test.X[published.sampled(len(test.X), 4)])
+    torch.testing.assert_close(cell.norm, (exact.norm / 1e-3).ceil() * 1e-3, atol=1.01e-3, rtol=0)
+    assert cell.points == 4 and cell.train > 0 and cell.search > 0
