@@ -1,7 +1,9 @@
 """The benchmark's contenders compute what the package computes; JAX, foolbox and ART only where they are installed."""
 
 import math
+import re
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -10,7 +12,8 @@ import torch
 
 import lazy_helpers as lh
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "benchmarks"))
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT / "benchmarks"))
 
 import libraries  # noqa: E402
 import published  # noqa: E402
@@ -21,8 +24,7 @@ K, M, D, N = 3, 120, 10, 45  # members, neurons, inputs, points
 BATCH, LR, STEPS = 16, 0.1, 50
 
 contenders = pytest.mark.parametrize("contender", [published, stacked, scanned], ids=lambda module: module.__name__)
-biases = pytest.mark.parametrize("bias", [False, True], ids=["no bias", "bias"])
-seeds = pytest.mark.parametrize("seed", [0, 1])
+draws = pytest.mark.parametrize("seed, bias", [(0, False), (1, True)], ids=["no bias", "bias"])
 
 
 def needs(*packages):
@@ -37,9 +39,8 @@ def draw(seed, bias):
 
 
 @contenders
-@biases
-@seeds
-def test_sgd_is_autograds_on_the_same_minibatches(contender, bias, seed):
+@draws
+def test_sgd_is_autograds_on_the_same_minibatches(contender, seed, bias):
     if contender is scanned:
         needs("jax")
     net, X, y = draw(seed, bias)
@@ -65,9 +66,8 @@ PGD = {
 
 
 @pytest.mark.parametrize("contender", PGD)
-@biases
-@seeds
-def test_pgd_is_the_packages(contender, bias, seed):
+@draws
+def test_pgd_is_the_packages(contender, seed, bias):
     prepare, packages = PGD[contender]
     needs(*packages)
     net, x, _ = draw(seed, bias)
@@ -85,9 +85,8 @@ def test_pgd_is_the_packages(contender, bias, seed):
 
 
 @contenders
-@biases
-@seeds
-def test_flips_are_the_exact_ones_rounded_up_to_the_grid(contender, bias, seed):
+@draws
+def test_flips_are_the_exact_ones_rounded_up_to_the_grid(contender, seed, bias):
     if contender is scanned:
         needs("jax")
     net, x, _ = draw(seed, bias)
@@ -112,7 +111,7 @@ def test_the_published_search_takes_a_sample_of_the_points():
     assert torch.equal(published.sampled(5, 7), torch.arange(5))
 
 
-@biases
+@pytest.mark.parametrize("bias", [False, True], ids=["no bias", "bias"])
 def test_the_published_cell_leaves_the_ball_where_train_sgd_does(bias):
     data, test = (lh.load_binary("digits", split=split) for split in ("train", "test"))
     net = lh.TwoLayerNet.init(64, 50, 1, seed=5, bias=bias)
@@ -123,3 +122,11 @@ def test_the_published_cell_leaves_the_ball_where_train_sgd_does(bias):
     exact = lh.smallest_flip(exit.net, test.X[published.sampled(len(test.X), 4)])
     torch.testing.assert_close(cell.norm, (exact.norm / 1e-3).ceil() * 1e-3, atol=1.01e-3, rtol=0)
     assert cell.points == 4 and cell.train > 0 and cell.search > 0
+
+
+def test_what_the_benchmark_adds_is_pinned():
+    wanted = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]["bench"]
+    lines = (ROOT / "benchmarks" / "requirements.txt").read_text().splitlines()
+    pins = [line for line in lines if line and not line.startswith("#")]
+    assert all(re.fullmatch(r"[\w-]+==[\w.]+", pin) for pin in pins)
+    assert {re.match(r"[\w-]+", name)[0] for name in wanted} <= {pin.split("==")[0] for pin in pins}
