@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -25,6 +26,7 @@ def in_tiles(work: Callable[[slice, slice], None], a: Tensor, n: int) -> None:
     if a.device.type == "cpu":
         points = min(points, POINTS)
         members = max(1, SMALL_BYTES // (m * points * size))
+    points = math.ceil(n / math.ceil(n / points))  # tiles of one size: a small last one would be a slow one
     todo = [
         (slice(k, min(k + members, K)), slice(i, min(i + points, n)))
         for k in range(0, K, members)
