@@ -203,8 +203,8 @@ def verify(
 
 
 def status(figures: Iterable[Figure], runs: Path = RUNS, results: Path = RESULTS) -> list[str]:
-    """A line for each figure and preset, and for each other stored result."""
-    lines, stored = [], set()
+    """A line for each figure and preset, and for each stored result that belongs to no figure."""
+    lines = []
     for figure in figures:
         rows = _rows(figure, runs, results)
         for preset in figure.presets:
@@ -213,11 +213,13 @@ def status(figures: Iterable[Figure], runs: Path = RUNS, results: Path = RESULTS
             done = [rows[cell.key] for cell in cells if cell.key in rows]
             line = f"{figure.name:<14}{preset:<8}{len(done):>4} of {len(cells)} cells"
             if path.exists():
-                stored.add(path.name)
                 line += f"  {path.name}: {_verdict(path, figure)}"
             lines.append(line if done or path.exists() else line + "  not run")
-    others = sorted(path for path in results.glob("*.csv") if path.name not in stored)
-    return lines + [f"{path.name}: {_verdict(path)}" for path in others]
+    for path in sorted(results.glob("*.csv")):
+        manifest = path.with_suffix(".json")
+        if not manifest.exists() or "figure" not in json.loads(manifest.read_text()):
+            lines.append(f"{path.name}: {_verdict(path)}")
+    return lines
 
 
 def load_results(name: str, results: Path = RESULTS):

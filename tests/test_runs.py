@@ -223,6 +223,13 @@ def test_list_and_status_name_every_figure(tmp_path, capsys):
     assert all(out.count(name) >= 2 for name in FIGURES)
 
 
+def test_status_of_one_figure_leaves_the_others_out(capsys):
+    """With every figure's result stored, as in a clone."""
+    assert command_line.main(["status", "fig2"]) == 0
+    out = capsys.readouterr().out
+    assert "fig2.csv" in out and "example.csv" in out and "differences" not in out
+
+
 def test_the_books_figures_were_drawn_from_the_results_that_are_stored():
     seen = set()
     for notebook in (runs.ROOT / "book").glob("*.ipynb"):
