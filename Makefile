@@ -1,5 +1,5 @@
 # Everything the book needs, from a machine that has only Python and make:
-#   make book   make test   make lab   make notebooks   make results   make picture   make clean
+#   make book   make test   make lab   make notebooks   make results   make bench   make picture   make clean
 # PYTHON chooses the interpreter that the virtual environment is made from: make book PYTHON=python3.12
 
 PYTHON ?= python3
@@ -13,7 +13,7 @@ PACKAGE := $(shell find lazy_helpers -name '*.py' -o -name '*.mjs' -o -name '*.c
 NOTEBOOKS := $(wildcard book/*.ipynb)
 SOURCES := _config.yml _toc.yml $(shell find book -type f -not -path '*/.*' -not -name '*.pyc') $(filter lazy_helpers/panels/%,$(PACKAGE))
 
-.PHONY: book test lab notebooks results picture clean
+.PHONY: book test lab notebooks results bench picture clean
 
 book: _build/book.stamp
 	@echo "The book: file://$(CURDIR)/_build/html/index.html"
@@ -29,6 +29,10 @@ notebooks: $(NOTEBOOKS:book/%.ipynb=_build/executed/%.stamp)
 
 results: $(INSTALLED)
 	@$(BIN)/python -m lazy_helpers status
+
+bench: $(INSTALLED)
+	$(BIN)/python -m pip install -q -r benchmarks/requirements.txt
+	$(BIN)/python benchmarks/bench.py
 
 picture: _build/book.stamp
 	$(BIN)/python book/picture.py

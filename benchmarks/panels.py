@@ -4,19 +4,21 @@ Each panel is opened alone in a page that is written here from its stored output
 page of the book carries them. What the columns of the table mean:
 
 control     what was moved. "open" is the page itself, opened anew: its Worker starts and makes the first draw at that
-            size. "seed" is the button "New draw": new weights at that size, every time. All others were moved once
-            before they were timed, so that the weights were there: "d" and "m" go to the next stop and back, "C0" and
-            "R" go through their whole range, "weights" through all of its options.
+            size (the browser itself is warm: one opening goes before). "seed" is the button "New draw": new weights
+            at that size, every time. The others are warmed up, so that no weights are drawn: "d" and "m" go to the
+            next stop and back, "C0" and "R" go through their range, "weights" through its options.
 d, m        the size of the network.
 median_ms   from the input event (for "open", from where the page's panel begins) to the second animation frame after
 worst_ms    the page shows the new numbers: the first is the frame that shows them, and by the second it is painted.
-            At 60 frames a second that is 17 to 33 ms, 25 in the median, for a move that takes no time at all.
+            Most of a small number is this waiting: at 60 frames a second a move that takes no time at all needs 10
+            to 33 ms, and longer times come in steps of a frame.
 blocked_ms  the longest time, over all these moves, for which the page itself did not answer: the longest gap between
             two beats of a timer of 4 ms that runs in the page. About 5 is a page that nothing holds up. Where it is
             far below worst_ms, the wait was the Worker's, and the page could be scrolled and read meanwhile.
 moves       how many moves were timed.
 
-Sizes that the weights drawn so far do not cover cost a new draw, as "seed" does: a slider's first way up, for instance.
+In the step panel a size that the weights drawn so far do not cover costs a new draw, as "seed" does: the first way up
+of "d" or "m", for instance.
 """
 
 import os
@@ -68,7 +70,7 @@ const frame = () => new Promise(requestAnimationFrame);
 const answered = () => new Promise((resolve, reject) => {
     const current = () => document.querySelector(".lazy-panel[aria-busy=false] .lp-number[data-value]");
     const observer = new MutationObserver(() => current() && (observer.disconnect(), resolve()));
-    observer.observe(document, { subtree: true, childList: true, attributeFilter: ["aria-busy"] });
+    observer.observe(document, { subtree: true, attributeFilter: ["aria-busy"] });
     if (current()) observer.disconnect(), resolve();
     setTimeout(() => reject(new Error("The panel has not answered within 30 s.")), 30000);
 });
@@ -78,32 +80,30 @@ const timed = async (start) => {
     await frame();
     await frame();
     const end = performance.now();
-    await pause(10);  // for the beat that ends the last gap
+    await pause(6);  // for the beat that ends the last gap
     const gaps = beats.slice(1).map((beat, k) => (beat > start && beats[k] < end ? beat - beats[k] : 0));
     return { ms: end - start, blocked: Math.max(...gaps) };
 };
 
 const opened = timed(began);
 
-const act = ({ key, to, stops }) => {
-    const [panel] = document.querySelectorAll(".lazy-panel");
-    if (key === "seed") return panel.querySelector(".lp-buttons button").click();
-    if (typeof stops[to] === "string") return panel.querySelector(`.lp-choice input[value="${stops[to]}"]`).click();
-    const symbol = { d: "d", m: "m", C0: "C₀", R: "R" }[key];
-    const slider = [...panel.querySelectorAll(".lp-control")].find((el) => el.querySelector(".lp-symbol").textContent === symbol);
-    const input = slider.querySelector("input");
-    input.value = to;
-    input.dispatchEvent(new Event("input", { bubbles: true }));
+const act = ({ control, to }) => {
+    if (control === null) return document.querySelector(".lp-buttons button").click();  // New draw
+    const inputs = document.querySelectorAll(".lp-controls > *")[control].querySelectorAll("input");
+    if (inputs.length > 1) return inputs[to].click();  // a choice
+    inputs[0].value = to;
+    inputs[0].dispatchEvent(new Event("input", { bubbles: true }));
 };
 
 const move = async (step) => {
-    const before = document.querySelector(".lp-live").innerText;
+    const words = () => document.querySelector(".lazy-panel").innerText;
+    const before = words();
     await pause(step.wait);
     beats.splice(0, beats.length - 1);
     const start = performance.now();
     act(step);
     const timing = await timed(start);
-    if (document.querySelector(".lp-live").innerText === before) throw new Error(`Nothing moved: ${JSON.stringify(step)}`);
+    if (words() === before) throw new Error(`Nothing moved: ${JSON.stringify(step)}`);
     return timing;
 };
 """
@@ -171,12 +171,10 @@ def nearest(stops: list, wanted: tuple) -> list:
 def measure(page, folder: Path, widget, offered: dict[str, list]) -> dict[str, list[dict]]:
     """Every control's timings at the size of ``widget``, in the page that was opened last; "open" comes first."""
     address = write(folder, panel_page(widget))
-    found = {"open": [opened(page, address) for _ in range(OPENINGS)]}
-    for key, stops in offered.items():
-        places = path(key, stops, widget.state[key])
-        found[key] = moved(page, [dict(key=key, to=place, stops=stops) for place in places])
-    # Last, as every press leaves the draw behind that the others were warmed up with.
-    found["seed"] = moved(page, [dict(key="seed")] * (WARM_UP + MOVES))
+    found = {"open": [opened(page, address) for _ in range(1 + OPENINGS)][1:]}
+    for position, (key, stops) in enumerate(offered.items()):
+        found[key] = moved(page, [(position, place) for place in path(key, stops, widget.state[key])])
+    found["seed"] = moved(page, [(None, None)] * (WARM_UP + MOVES))
     return found
 
 
@@ -213,10 +211,12 @@ def path(key: str, stops: list, start) -> list[int]:
     return [round(k * (len(stops) - 1) / (count - 2)) for k in range(count - 1)] + [at]
 
 
-def moved(page, moves: list[dict]) -> list[dict]:
-    """The timings of all moves but the warm-up, begun at phases that are spread over a frame: else all wait alike."""
-    waits = [20 + FRAME_MS * k / len(moves) for k in range(len(moves))]
-    return [page.evaluate("move", step | {"wait": wait}) for step, wait in zip(moves, waits, strict=True)][WARM_UP:]
+def moved(page, moves: list[tuple]) -> list[dict]:
+    """The timings of moves (control's position, where to) but the warm-up's, begun at all phases of a frame alike."""
+    steps = [
+        {"control": control, "to": to, "wait": 4 + FRAME_MS * k / len(moves)} for k, (control, to) in enumerate(moves)
+    ]
+    return [page.evaluate("move", step) for step in steps][WARM_UP:]
 
 
 def row(panel: str, control: str, d: int, m: int, timings: list[dict]) -> dict:

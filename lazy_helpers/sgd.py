@@ -89,8 +89,9 @@ class Stepper:
         self, W: Tensor, a: Tensor, points: Tensor, y: Tensor, rates: Tensor, order: Tensor, following: Tensor
     ):
         K, m, width = W.shape
-        self.W, self.a, self.points, self.y = W, a.unsqueeze(-1).clone(), points, pad(y, (0, 1))
-        self.norms = points.norm(dim=-1)
+        self.W, self.a, self.points = W, a.unsqueeze(-1).clone(), points
+        # Beside y the norm, for the triangle inequality, with room for rounding.
+        self.labels = torch.stack([pad(y, (0, 1)), 1.0001 * points.norm(dim=-1)], dim=-1)
         self.rounding = torch.finfo(W.dtype).eps * float(W.abs().max()) * math.sqrt(width)  # of a row's update
         self.rates = torch.cat([rates, rates]).to(W) / math.sqrt(m)
         self.order = torch.cat([order, following]).to(
@@ -100,6 +101,8 @@ class Stepper:
         self.gate = W.new_zeros(K, m, self.order.shape[-1])  # a 1[z > 0] at the next step's minibatch
         self.push = W.new_zeros(K, self.order.shape[-1], width)  # the next step is gate @ push
         self.bound, self.leash = W.new_zeros(K), W.new_zeros(K, dtype=torch.float64)
+        largest = max((k.stop - k.start) * (r.stop - r.start) for k, r in self._blocks())
+        self.z = W.new_empty(largest * self.order.shape[-1])  # a block's pre-activations
         self.replay = None
         self._sweep(self.push)
 
@@ -144,30 +147,33 @@ class Stepper:
 
     def _sweep(self, push: Tensor) -> None:
         """W takes ``gate @ push`` and meets the minibatch at ``place``, in one pass."""
-        batch = self.order.index_select(0, self.place)[0]
-        x, y = self.points[batch], self.y[batch]
+        K, m, width = self.W.shape
+        batch = self.order.index_select(0, self.place).flatten()
+        x = self.points.index_select(0, batch).view(K, -1, width)
+        y, norm = self.labels.index_select(0, batch).view(K, -1, 2).unbind(-1)
         f = torch.zeros_like(y)
         for members, rows in self._blocks():
             W, gate, a = (part[members, rows] for part in (self.W, self.gate, self.a))
             W.baddbmm_(gate, push[members])
-            torch.bmm(W, x[members].mT, out=gate)
-            f[members] += (a.mT @ gate.relu()).squeeze(1)
-            gate.gt_(0).mul_(a)
-        g = torch.sigmoid(-y * f / math.sqrt(self.W.shape[1])) * self.rates.index_select(0, self.place)
+            z = torch.bmm(W, x[members].mT, out=self.z[: gate.numel()].view_as(gate))
+            torch.gt(z, 0, out=gate).mul_(a)
+            f[members] += (a.mT @ z.relu_()).squeeze(1)
+        g = torch.sigmoid(f * (-y / math.sqrt(m))) * self.rates.index_select(0, self.place)
         torch.mul((g * y).unsqueeze(-1), x, out=self.push)
-        # The triangle inequality, with room for rounding.
-        torch.add(1.0001 * (g * self.norms[batch]).sum(-1), self.rounding, out=self.bound)
+        torch.add((g * norm).sum(-1), self.rounding, out=self.bound)
 
-    def _blocks(self) -> Iterator[tuple[slice, slice]]:
+    def _blocks(self) -> list[tuple[slice, slice]]:
         """(members, rows): some whole members, or rows of one; on a GPU all at once."""
         K, m, width = self.W.shape
         rows = max(1, SWEEP_BYTES // ((width + self.gate.shape[-1]) * self.W.element_size()))
-        if self.W.is_cuda or rows >= K * m:
-            yield slice(0, K), slice(0, m)
-        elif rows >= m:
-            yield from ((slice(k, k + rows // m), slice(0, m)) for k in range(0, K, rows // m))
-        else:
-            yield from ((slice(k, k + 1), slice(s, s + rows)) for k in range(K) for s in range(0, m, rows))
+        if self.W.is_cuda:
+            rows = K * m
+        together = max(1, rows // m)
+        return [
+            (slice(k, min(k + together, K)), slice(first, min(first + rows, m)))
+            for k in range(0, K, together)
+            for first in range(0, m, rows)
+        ]
 
 
 def _captured(step: Callable[[], None]) -> Callable[[], None]:
