@@ -9,7 +9,7 @@ import torch
 from machine import peak_mib
 
 import lazy_helpers as lh
-from lazy_helpers.train import _trajectory
+from lazy_helpers.train import trajectories
 
 
 def main(m: int, d: int = 784) -> None:
@@ -18,7 +18,7 @@ def main(m: int, d: int = 784) -> None:
     net = lh.TwoLayerNet.init(d, m)
     weights = net.W.numel() * 4 / 2**20
     X, y = torch.rand(128, d), torch.cat([torch.ones(64), -torch.ones(64)])
-    training = peak_mib(lambda: _trajectory(net.flat(), X, y, [1e9], 0.1, 64, 1, 0, "step", False), cpu)
+    training = peak_mib(lambda: trajectories(net.flat(), X, y, [1e9], 0.1, 64, 1, 0, "step", False), cpu)
     flips = peak_mib(lambda: lh.smallest_flip(net, X[:64]), cpu)
     # W0 is the network's own; the trajectory holds W, and returns one more.
     print(f"{training - 2 * weights:.0f} {flips:.0f}")

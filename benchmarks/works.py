@@ -19,7 +19,7 @@ from torch import Tensor
 
 import lazy_helpers as lh
 from lazy_helpers.experiments import BATCH, LR, SQUARES
-from lazy_helpers.train import _trajectory
+from lazy_helpers.train import trajectories
 
 OURS = "lazy_helpers"
 SIZES = ((25, 1_000), (784, 1_000), (784, 10_000))
@@ -121,7 +121,7 @@ def sgd(device) -> Iterator[dict]:
         lr = 0.1 * 25 / d
 
         def ours(net=net, X=X, y=y, radii=radii, lr=lr, epochs=mine // per_epoch):
-            return _trajectory(net, X, y, radii, lr, BATCH, epochs, 0, "step", False)
+            return trajectories(net, X, y, radii, lr, BATCH, epochs, 0, "step", False)
 
         plan = {
             OURS: (lambda: ours, mine / steps),
@@ -257,7 +257,7 @@ def growth(device) -> Iterator[dict]:
             calls = {
                 "smallest flips": lambda: lh.smallest_flip(net, x),  # noqa: B023
                 "PGD": lambda: lh.pgd(net, x, y, 0.2, 4),  # noqa: B023
-                "SGD steps": lambda: _trajectory(net, X, labels, [1e9], 0.1, BATCH, 1, 0, "step", False),  # noqa: B023
+                "SGD steps": lambda: trajectories(net, X, labels, [1e9], 0.1, BATCH, 1, 0, "step", False),  # noqa: B023
             }
             if axis == "n":
                 del calls["SGD steps"]  # its points come in minibatches, whatever their number

@@ -25,6 +25,13 @@ SWEEP_BYTES = (
 )  # rows of W, with their pre-activations, that stay in a processor's cache between their two products
 
 
+def crews(net: TwoLayerNet, batch_size: int) -> list[slice]:
+    """Members that train side by side: as many as stay in a processor's cache from step to step; on a GPU all."""
+    K = len(net.W)
+    size = K if net.W.is_cuda else max(1, _rows(_aligned(net.d + (net.b is not None)), batch_size, net.W) // net.m)
+    return [slice(first, min(first + size, K)) for first in range(0, K, size)]
+
+
 class Packing:
     """An ensemble's weights as SGD moves them: the columns that can move, then the bias, padded to aligned rows.
 
@@ -37,7 +44,7 @@ class Packing:
         used[0] = True  # one column at least, for points that are all 0
         self.net, self.used = net, used.nonzero().squeeze(-1)
         self.inputs = len(self.used)
-        self.width = (self.inputs + (net.b is not None) + LANES - 1) // LANES * LANES
+        self.width = _aligned(self.inputs + (net.b is not None))
         self.points = torch.zeros(len(X) + 1, self.width, dtype=X.dtype, device=X.device)
         self.points[:-1, : self.inputs] = X[:, self.used]
         if net.b is not None:
@@ -101,8 +108,8 @@ class Stepper:
         self.gate = W.new_zeros(K, m, self.order.shape[-1])  # a 1[z > 0] at the next step's minibatch
         self.push = W.new_zeros(K, self.order.shape[-1], width)  # the next step is gate @ push
         self.bound, self.leash = W.new_zeros(K), W.new_zeros(K, dtype=torch.float64)
-        largest = max((k.stop - k.start) * (r.stop - r.start) for k, r in self._blocks())
-        self.z = W.new_empty(largest * self.order.shape[-1])  # a block's pre-activations
+        self.rows = K * m if W.is_cuda else _rows(width, self.order.shape[-1], W)  # of W at a time
+        self.z = W.new_empty(min(K * m, self.rows) * self.order.shape[-1])  # their pre-activations
         self.replay = None
         self._sweep(self.push)
 
@@ -163,17 +170,24 @@ class Stepper:
         torch.add((g * norm).sum(-1), self.rounding, out=self.bound)
 
     def _blocks(self) -> list[tuple[slice, slice]]:
-        """(members, rows): some whole members, or rows of one; on a GPU all at once."""
-        K, m, width = self.W.shape
-        rows = max(1, SWEEP_BYTES // ((width + self.gate.shape[-1]) * self.W.element_size()))
-        if self.W.is_cuda:
-            rows = K * m
-        together = max(1, rows // m)
+        """(members, rows): a crew's small members at once, or rows of a large one; on a GPU everything."""
+        K, m, _ = self.W.shape
+        if self.rows >= K * m:
+            return [(slice(0, K), slice(0, m))]
         return [
-            (slice(k, min(k + together, K)), slice(first, min(first + rows, m)))
-            for k in range(0, K, together)
-            for first in range(0, m, rows)
+            (slice(k, k + 1), slice(first, min(first + self.rows, m)))
+            for k in range(K)
+            for first in range(0, m, self.rows)
         ]
+
+
+def _aligned(columns: int) -> int:
+    return (columns + LANES - 1) // LANES * LANES
+
+
+def _rows(width: int, batch_size: int, W: Tensor) -> int:
+    """How many rows of W, with their pre-activations, keep to ``SWEEP_BYTES``."""
+    return max(1, SWEEP_BYTES // ((width + batch_size) * W.element_size()))
 
 
 def _captured(step: Callable[[], None]) -> Callable[[], None]:

@@ -19,7 +19,7 @@ from tqdm.auto import tqdm
 from .checks import check_count, check_labels, check_points, check_positive, check_seed
 from .lazy import LazyBall
 from .network import TwoLayerNet
-from .sgd import Packing, Stepper
+from .sgd import Packing, Stepper, crews
 
 SHUFFLES = 2_000_003  # offset of the minibatches' seeds, so that no shuffle shares its stream with a draw of W
 
@@ -81,7 +81,7 @@ def train_sgd(
         raise ValueError("C0 holds no radius, got an empty sequence: pass, for example, C0=(10.0, 20.0).")
     radii = sorted({LazyBall(net.W, c).radius for c in wanted})
 
-    run = _trajectory(net.flat(), X, y, radii, lr, batch_size, max_epochs, seed, exit, progress)
+    run = trajectories(net.flat(), X, y, radii, lr, batch_size, max_epochs, seed, exit, progress)
     exits = {}
     for c in sorted(set(wanted)):
         W, b, steps, left = (
@@ -93,11 +93,9 @@ def train_sgd(
     return exits
 
 
-def _trajectory(start, X, y, radii, lr, batch_size, max_epochs, seed, exit, progress):
-    """``{radius: (W, b, steps, left)}`` of the K members of ``start``; ``radii`` ascend."""
-    K, n = len(start.W), len(X)
-    per_epoch = math.ceil(n / batch_size)
-    packing = Packing(start, X)
+def trajectories(start, X, y, radii, lr, batch_size, max_epochs, seed, exit, progress):
+    """``{radius: (W, b, steps, left)}`` of ``start``, which has one member axis; ``radii`` ascend. Nothing is checked."""
+    K = len(start.W)
     ends = {
         r: (
             torch.empty_like(start.W),
@@ -107,7 +105,18 @@ def _trajectory(start, X, y, radii, lr, batch_size, max_epochs, seed, exit, prog
         )
         for r in radii
     }
-    inside = [list(radii) for _ in range(K)]  # the radii that member k has not left
+    for some in crews(start, batch_size):
+        share = {r: tuple(None if part is None else part[some] for part in end) for r, end in ends.items()}
+        _train(start[some], share, X, y, lr, batch_size, max_epochs, seed + some.start, exit, progress)
+    return ends
+
+
+def _train(start, ends, X, y, lr, batch_size, max_epochs, seed, exit, progress):
+    """Trains members side by side; what each radius returns of them goes into ``ends``."""
+    K, n = len(start.W), len(X)
+    per_epoch = math.ceil(n / batch_size)
+    packing = Packing(start, X)
+    inside = [list(ends) for _ in range(K)]  # the radii that member k has not left
     live = list(range(K))  # the members in training, in the stepper's order
     shuffles = [torch.Generator().manual_seed(SHUFFLES + seed + k) for k in range(K)]
 
@@ -190,4 +199,3 @@ def _trajectory(start, X, y, radii, lr, batch_size, max_epochs, seed, exit, prog
         keep(i, inside[k])
         for r in inside[k]:
             ends[r][2][k] = max_epochs * per_epoch
-    return ends

@@ -57,12 +57,13 @@ def test_distance_is_the_balls(bias):
 
 @given(st.integers(1, 7), st.integers(1, 40), st.sampled_from([1, 3000, 20_000, 2**22]))
 def test_blocks_cover_every_row_of_every_member_once(K, m, bytes_):
-    machine, _ = stepper(lh.TwoLayerNet.init(3, m, members=K, dtype=torch.float64))
     met = torch.zeros(K, m)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sgd, "SWEEP_BYTES", bytes_)
+        machine, _ = stepper(lh.TwoLayerNet.init(3, m, members=K, dtype=torch.float64))
         for members, rows in machine._blocks():
             met[members, rows] += 1
+            assert met[members, rows].numel() * 5 <= machine.z.numel()
     assert bool((met == 1).all())
 
 
@@ -137,3 +138,16 @@ def test_a_trajectory_that_overflows_leaves_the_ball():
     net, X = lh.TwoLayerNet.init(3, 10), 1e18 * lh.unit_sphere(8, 3)
     end = lh.train_sgd(net, X, torch.ones(8), 1.0, lr=1e30, batch_size=4, max_epochs=3)[1.0]
     assert bool(end.left) and bool(end.net.W.isfinite().all())
+
+
+@pytest.mark.parametrize("exit", ["step", "epoch"])
+def test_crews_share_the_members_out(monkeypatch, exit):
+    net = lh.TwoLayerNet.init(6, 30, members=(2, 3), seed=4, bias=True, dtype=torch.float64)
+    X, y = normal(50, 6), random_signs(50)
+    how = dict(C0=(1.0, 4.0), lr=0.5, batch_size=8, max_epochs=30, seed=3, exit=exit, progress=False)
+    whole = lh.train_sgd(net, X, y, **how)
+    monkeypatch.setattr(sgd, "SWEEP_BYTES", 30 * (16 + 8) * 8 * 4)
+    assert sgd.crews(net.flat(), 8) == [slice(0, 4), slice(4, 6)]
+    for c, end in lh.train_sgd(net, X, y, **how).items():
+        assert torch.equal(end.steps, whole[c].steps) and torch.equal(end.left, whole[c].left)
+        torch.testing.assert_close(end.net.weights, whole[c].net.weights, rtol=1e-9, atol=1e-9)
