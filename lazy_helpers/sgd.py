@@ -42,8 +42,8 @@ class Packing:
         """``net`` has one member axis; ``X`` is ``(n, d)``. ``points`` is ``(n + 1, width)``, the last row all 0."""
         used = (X != 0).any(0)
         used[0] = True  # one column at least, for points that are all 0
-        self.net, self.used = net, used.nonzero().squeeze(-1)
-        self.inputs = len(self.used)
+        self.net, self.inputs = net, int(used.sum())
+        self.used = slice(None) if self.inputs == net.d else used.nonzero().squeeze(-1)
         self.width = _aligned(self.inputs + (net.b is not None))
         self.points = torch.zeros(len(X) + 1, self.width, dtype=X.dtype, device=X.device)
         self.points[:-1, : self.inputs] = X[:, self.used]
@@ -73,7 +73,9 @@ class Packing:
     def unpack(self, packed: Tensor, k: int, W: Tensor, b: Tensor | None) -> None:
         """Member k's ``(m, width)`` weights, written into member k of W ``(K, m, d)`` and b ``(K, m)``."""
         for part in self.parts():
-            W[k, part] = self.net.W[k, part].index_copy(-1, self.used, packed[part, : self.inputs])
+            if self.inputs < self.net.d:
+                W[k, part] = self.net.W[k, part]
+            W[k, part][:, self.used] = packed[part, : self.inputs]
         if b is not None:
             b[k] = packed[:, self.inputs]
 
@@ -95,23 +97,21 @@ class Stepper:
     def __init__(
         self, W: Tensor, a: Tensor, points: Tensor, y: Tensor, rates: Tensor, order: Tensor, following: Tensor
     ):
-        K, m, width = W.shape
+        (K, m, width), B = W.shape, order.shape[-1]
         self.W, self.a, self.points = W, a.unsqueeze(-1).clone(), points
-        # Beside y the norm, for the triangle inequality, with room for rounding.
-        self.labels = torch.stack([pad(y, (0, 1)), 1.0001 * points.norm(dim=-1)], dim=-1)
+        self.labels = torch.stack([pad(y, (0, 1)), 1.0001 * points.norm(dim=-1)], dim=-1)  # with room for rounding
         self.rounding = torch.finfo(W.dtype).eps * float(W.abs().max()) * math.sqrt(width)  # of a row's update
         self.rates = torch.cat([rates, rates]).to(W) / math.sqrt(m)
-        self.order = torch.cat([order, following]).to(
-            W.device
-        )  # this epoch's minibatches and the next one's, (2 steps, K, B)
+        self.order = torch.cat([order, following]).to(W.device)  # this epoch's minibatches and the next one's
         self.place = torch.zeros(1, dtype=torch.long, device=W.device)  # steps taken in this epoch
-        self.gate = W.new_zeros(K, m, self.order.shape[-1])  # a 1[z > 0] at the next step's minibatch
-        self.push = W.new_zeros(K, self.order.shape[-1], width)  # the next step is gate @ push
-        self.bound, self.leash = W.new_zeros(K), W.new_zeros(K, dtype=torch.float64)
-        self.rows = K * m if W.is_cuda else _rows(width, self.order.shape[-1], W)  # of W at a time
-        self.z = W.new_empty(min(K * m, self.rows) * self.order.shape[-1])  # their pre-activations
-        self.replay = None
-        self._sweep(self.push)
+        self.gate = W.new_zeros(K, m, B)  # a 1[z > 0] at the next step's minibatch
+        self.push = W.new_zeros(K, B, width)  # the next step is gate @ push
+        self.bound, self.leash = W.new_zeros(2, K, dtype=torch.float64)
+        self.x, self.f = W.new_empty(K, B, width), W.new_empty(K, 1, B)
+        self.rows = K * m if W.is_cuda else _rows(width, B, W)  # of W at a time
+        self.z = W.new_empty(min(K * m, self.rows) * B)  # their pre-activations
+        self._cut()
+        self._sweep()
 
     def __len__(self) -> int:
         return len(self.W)
@@ -139,46 +139,50 @@ class Stepper:
     def drop(self, i: int) -> None:
         """Takes member i out of training, in place: the last member takes its row."""
         last = len(self) - 1
-        for name in ("W", "a", "gate", "push", "bound", "leash"):
+        for name in ("W", "a", "gate", "push", "bound", "leash", "x", "f"):
             tensor = getattr(self, name)
             tensor[i] = tensor[last]
             setattr(self, name, tensor[:last])
         self.order[:, i] = self.order[:, last]
-        self.order, self.replay = self.order[:, :last], None
+        self.order = self.order[:, :last]
+        self._cut()
+
+    def _cut(self) -> None:
+        """Views of each block, made once: a small network's step costs what its calls cost."""
+        K, m, _ = self.W.shape
+        whole = self.rows >= K * m  # a crew's small members at once, or rows of one large member
+        members = [slice(0, K)] if whole else [slice(k, k + 1) for k in range(K)]
+        rows = [slice(0, m)] if whole else [slice(r, min(r + self.rows, m)) for r in range(0, m, self.rows)]
+        self.blocks = []
+        for k in members:
+            for r in rows:
+                W, gate, a = self.W[k, r], self.gate[k, r], self.a[k, r]
+                z = self.z[: gate.numel()].view_as(gate)
+                self.blocks.append((W, gate, a, a.mT, z, self.push[k], self.x[k].mT, self.f[k]))
+        self.replay = None
 
     def _step(self) -> None:
         go = (self.leash >= self.bound).all()
         self.leash.sub_(self.bound * go)
         self.place.add_(go)
-        self._sweep(self.push * go)
+        self.push.mul_(go)
+        self._sweep()
 
-    def _sweep(self, push: Tensor) -> None:
+    def _sweep(self) -> None:
         """W takes ``gate @ push`` and meets the minibatch at ``place``, in one pass."""
-        K, m, width = self.W.shape
         batch = self.order.index_select(0, self.place).flatten()
-        x = self.points.index_select(0, batch).view(K, -1, width)
-        y, norm = self.labels.index_select(0, batch).view(K, -1, 2).unbind(-1)
-        f = torch.zeros_like(y)
-        for members, rows in self._blocks():
-            W, gate, a = (part[members, rows] for part in (self.W, self.gate, self.a))
-            W.baddbmm_(gate, push[members])
-            z = torch.bmm(W, x[members].mT, out=self.z[: gate.numel()].view_as(gate))
+        torch.index_select(self.points, 0, batch, out=self.x.view(-1, self.x.shape[-1]))
+        y, norm = self.labels.index_select(0, batch).view(*self.f.shape, 2).unbind(-1)
+        self.f.zero_()
+        for W, gate, a, aT, z, push, xT, f in self.blocks:
+            W.baddbmm_(gate, push)
+            torch.bmm(W, xT, out=z)
             torch.gt(z, 0, out=gate).mul_(a)
-            f[members] += (a.mT @ z.relu_()).squeeze(1)
-        g = torch.sigmoid(f * (-y / math.sqrt(m))) * self.rates.index_select(0, self.place)
-        torch.mul((g * y).unsqueeze(-1), x, out=self.push)
-        torch.add((g * norm).sum(-1), self.rounding, out=self.bound)
-
-    def _blocks(self) -> list[tuple[slice, slice]]:
-        """(members, rows): a crew's small members at once, or rows of a large one; on a GPU everything."""
-        K, m, _ = self.W.shape
-        if self.rows >= K * m:
-            return [(slice(0, K), slice(0, m))]
-        return [
-            (slice(k, k + 1), slice(first, min(first + self.rows, m)))
-            for k in range(K)
-            for first in range(0, m, self.rows)
-        ]
+            f.baddbmm_(aT, z.relu_(), alpha=-1 / math.sqrt(self.W.shape[1]))  # f is the network's value times -1
+        g = (self.f * y).sigmoid_().mul_(self.rates.index_select(0, self.place))
+        torch.mul((g * y).mT, self.x, out=self.push)
+        # The triangle inequality.
+        torch.add((g * norm).sum((1, 2)), self.rounding, out=self.bound)
 
 
 def _aligned(columns: int) -> int:
