@@ -32,13 +32,14 @@ def settings() -> Iterator[tuple[int, int, int]]:
     return ((d, m, K) for d, m in SIZES for K in MEMBERS[d])
 
 
-def row(work, contender, d, m, K, times, share, gflop, memory=math.nan, agrees="") -> dict:
-    """``gflop`` is the arithmetic of the products that the work cannot do without, whoever does it."""
+def row(work, contender, d, m, K, times, share, gflop, rate=math.nan, memory=math.nan, agrees="") -> dict:
+    """``gflop`` is the arithmetic of the products that the work cannot do without, whoever does it; ``rate`` is what a
+    large product reached in the same rounds, in GFLOP/s."""
     whole = median(times) / share
     return {
         "work": work, "contender": contender, "d": d, "m": m, "members": K, "seconds": whole,
         "low": min(times) / share, "high": max(times) / share, "repeats": len(times), "share": share,
-        "gflop": gflop, "gflops": gflop / whole, "peak_mib": memory, "agrees": agrees,
+        "gflop": gflop, "gflops": gflop / whole, "of_product": gflop / whole / rate, "peak_mib": memory, "agrees": agrees,
     }  # fmt: skip
 
 
@@ -56,15 +57,21 @@ def moved(d: int, m: int, K: int, device) -> lh.TwoLayerNet:
     return lh.train_sgd(net, X, y, C0=1e9, lr=LR, max_epochs=1, progress=False)[1e9].net
 
 
-def others(works: dict[str, tuple], repeats: int, device) -> tuple[dict, dict]:
-    """``{contender: (call, share)}`` timed; those whose package is missing are left out. Returns times and shares."""
+def others(works: dict[str, tuple], repeats: int, device) -> tuple[dict, dict, float]:
+    """``{contender: (prepare, share)}`` timed in turn, beside a large product; those whose package is missing are left out.
+
+    Returns times, shares and the product's GFLOP/s. A processor is not equally fast all the time, above all one that is
+    shared; what is measured in the same rounds can be compared.
+    """
     calls, shares = {}, {}
     for name, (prepare, share) in works.items():
         try:
             calls[name], shares[name] = prepare(), share
         except ImportError as error:
             print(f"  {name}: not installed ({error.name}), see benchmarks/requirements.txt")
-    return side_by_side(calls, repeats, device), shares
+    A, B, out = torch.randn(3, 2048, 2048, device=device)
+    times = side_by_side(calls | {"product": lambda: torch.mm(A, B, out=out)}, repeats, device)
+    return times, shares, 2e-9 * 2048**3 / median(times.pop("product"))
 
 
 def flips(device) -> Iterator[dict]:
@@ -81,7 +88,7 @@ def flips(device) -> Iterator[dict]:
             scanned.NAME: (lambda: scanned.prepare_flips(one, some), few / POINTS / K),
             published.NAME: (lambda: published.prepare_flips(one, x, sample=grid), grid / POINTS / K),
         }
-        times, shares = others(plan, 1 if m > 1000 else 3, device)
+        times, shares, rate = others(plan, 1 if m > 1000 else 3, device)
         exact = lh.smallest_flip(one, some).norm[0]
         for name, taken in times.items():
             agrees, memory = "", math.nan
@@ -91,7 +98,9 @@ def flips(device) -> Iterator[dict]:
                 walked = plan[name][0]()()[0].to(exact)
                 inside = exact < 4.99
                 agrees = f"{float((walked - exact)[inside].abs().max()):.4f}"
-            yield row("smallest flips", name, d, m, K, taken, shares[name], 6e-9 * d * m * POINTS * K, memory, agrees)
+            yield row(
+                "smallest flips", name, d, m, K, taken, shares[name], 6e-9 * d * m * POINTS * K, rate, memory, agrees
+            )
 
 
 def _three_products(net: lh.TwoLayerNet, x: Tensor) -> None:
@@ -112,9 +121,8 @@ def sgd(device) -> Iterator[dict]:
         X = torch.rand(per_epoch * BATCH, d, generator=draw)  # no pixel is always 0: no column can be left out
         y = (X @ torch.randn(d, generator=draw) > 0.0).float() * 2 - 1
         net = lh.TwoLayerNet.init(d, m, members=(K,), device=device)
-        whole = d * m * K < 1e6
-        few = steps if whole else max(10, min(100, round(2e8 / (d * m * K))))
-        mine = steps if d * m * K < 8e6 else min(steps, 100)
+        few = steps if d * m * K < 2e5 else max(10, min(100, round(1e8 / (d * m * K))))
+        mine = steps if d * m * K < 1e6 else 100
         batches = torch.randint(len(X), (few, K, BATCH), generator=draw)
         X, y = X.to(device), y.to(device)
         radii = [c / math.sqrt(m) for c in RADII]
@@ -129,10 +137,10 @@ def sgd(device) -> Iterator[dict]:
             scanned.NAME: (lambda: scanned.prepare_sgd(net, X, y, batches, lr), few / steps),
             published.NAME: (lambda: published.prepare_sgd(net, X, y, batches, lr), few / steps),
         }
-        times, shares = others(plan, 3, device)
+        times, shares, rate = others(plan, 5 if K == 1 else 3, device)
         for name, taken in times.items():
             memory = peak_mib(plan[name][0](), device)
-            yield row("SGD steps", name, d, m, K, taken, shares[name], 4e-9 * d * m * BATCH * steps * K, memory)
+            yield row("SGD steps", name, d, m, K, taken, shares[name], 4e-9 * d * m * BATCH * steps * K, rate, memory)
 
 
 def pgd(device) -> Iterator[dict]:
@@ -150,13 +158,15 @@ def pgd(device) -> Iterator[dict]:
             scanned.NAME: (lambda: scanned.prepare_pgd(net, x, y, 0.2, few), few / steps),
             published.NAME: (lambda: published.prepare_pgd(net, x, y, 0.2, few), few / steps),
         }
-        times, shares = others(plan, 2, device)
+        times, shares, rate = others(plan, 2, device)
         for name, taken in times.items():
             call = plan[name][0]()
             delta = []
             memory = peak_mib(lambda: delta.append(call()), device)  # noqa: B023
             robust = float((y * net(x + delta[0].to(x)) > 0).double().mean())
-            yield row("PGD", name, d, m, K, taken, shares[name], 4e-9 * d * m * n * steps * K, memory, f"{robust:.4f}")
+            yield row(
+                "PGD", name, d, m, K, taken, shares[name], 4e-9 * d * m * n * steps * K, rate, memory, f"{robust:.4f}"
+            )
 
 
 def _published_cell(d: int, K: int, net: lh.TwoLayerNet, exit, device) -> dict[str, float]:
@@ -176,7 +186,7 @@ def _published_cell(d: int, K: int, net: lh.TwoLayerNet, exit, device) -> dict[s
             else (lambda m=module: m.prepare_flips(exit.net[:1], some), len(some))
         )
         plan = {"step": (lambda m=module: m.prepare_sgd(one, X, y, batches, LR), few), "flip": search}
-        times, shares = others(plan, 1, device)
+        times, shares, rate = others(plan, 1, device)
         if "step" in times:
             step, flip = (median(times[name]) / shares[name] for name in ("step", "flip"))
             total_seconds[module.NAME] = total * step + K * POINTS * flip
@@ -240,20 +250,23 @@ BASE = {"d": 100, "m": 1000, "n": 512, "members": 1}
 GROWTH = {
     "m": (1_000, 10_000, 100_000, 1_000_000),
     "d": (10, 100, 1_000, 10_000),
-    "n": (64, 512, 4_096, 65_536),
+    "n": (64, 512, 4_096, 32_768),
     "members": (1, 10, 100, 1_000),
 }
 
 
 def growth(device) -> Iterator[dict]:
-    """Time and memory along one axis at a time, from a base of d = 100, m = 1000, 512 points, one member (d = 25 for m)."""
+    """Time and memory along one axis at a time, from a base of d = 100, m = 1000, 512 points and one network.
+
+    Along m and members d is 25 and the points are 64, so that the largest still fits.
+    """
     for axis, values in GROWTH.items():
         for value in values:
-            at = BASE | ({"d": 25} if axis in ("m", "members") else {}) | {axis: value}
+            at = BASE | ({"d": 25, "n": 64} if axis in ("m", "members") else {}) | {axis: value}
             d, m, n, K = at.values()
             net = lh.TwoLayerNet.init(d, m, members=(K,), device=device)
             x, y = lh.unit_sphere(n, d).to(device), torch.ones(n, device=device)
-            X, labels = lh.unit_sphere(20 * BATCH, d).to(device), torch.ones(20 * BATCH, device=device)
+            X, labels = lh.unit_sphere(8 * BATCH, d).to(device), torch.ones(8 * BATCH, device=device)
             calls = {
                 "smallest flips": lambda: lh.smallest_flip(net, x),  # noqa: B023
                 "PGD": lambda: lh.pgd(net, x, y, 0.2, 4),  # noqa: B023
@@ -262,8 +275,6 @@ def growth(device) -> Iterator[dict]:
             if axis == "n":
                 del calls["SGD steps"]  # its points come in minibatches, whatever their number
             for work, call in calls.items():
-                if work != "SGD steps" and d * m * n * K > 3e10:
-                    continue
-                times = side_by_side({work: call}, 3, device)[work]
-                entry = row(work, OURS, d, m, K, times, 1.0, math.nan, peak_mib(call, device))
+                times = side_by_side({work: call}, 2, device)[work]
+                entry = row(work, OURS, d, m, K, times, 1.0, math.nan, memory=peak_mib(call, device))
                 yield entry | {"work": f"{work} against {axis}", "n": n}
