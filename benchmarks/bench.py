@@ -23,6 +23,8 @@ import numpy as np
 import pandas as pd
 import panels
 import published
+import scanned
+import stacked
 import torch
 import works
 from machine import bandwidth, product_rate
