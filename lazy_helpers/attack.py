@@ -42,32 +42,44 @@ def smallest_flip(net: TwoLayerNet, x: Tensor) -> Flip:
     flat, n = net.flat(), x.shape[-2]
     fields = torch.empty(5, len(flat.a), n, dtype=torch.float64, device=x.device)
 
+    room = x.new_empty(0, dtype=torch.uint8)
+
     def work(members: slice, points: slice) -> None:
+        # A tile's large tensors in one piece, kept from tile to tile: new memory costs as much as what is done in it.
+        nonlocal room
+        size = points.stop - points.start
+        cut = 8 * size * net.m
+        if len(room) < cut * (1 + x.element_size() // 2):
+            room = room.new_empty(cut * (1 + x.element_size() // 2))
+        wide = room[:cut].view(torch.float64).view(size, net.m)
+        rest = room[cut : cut * (1 + x.element_size() // 2)].view(x.dtype).view(4, size, net.m)
         for k in range(members.start, members.stop):
-            fields[:, k, points] = _flip_tile(flat[k], pick(x, slice(k, k + 1), points).view(-1, net.d))
+            tile = pick(x, slice(k, k + 1), points).view(-1, net.d)
+            fields[:, k, points] = _flip_tile(flat[k], tile, wide, *rest)
 
     in_tiles(work, flat.a, n)
     eta, norm, value, grad_norm = (field.view(*net.members, n).to(x.dtype) for field in fields[:4])
     return Flip(eta, norm, fields[4].view(*net.members, n) > 0, value, grad_norm)
 
 
-def _flip_tile(net: TwoLayerNet, x: Tensor) -> Tensor:
-    """``(eta, norm, value, grad_norm, found)`` of one network at some points, as a ``(5, n)`` float64 tensor."""
-    # Points first, (n, m): what follows runs along a point's neurons. Value and slope are summed in float64 from
-    # the same u and v as the bends, so that a ray on which every neuron goes silent ends at zero to 1e-12 of its
-    # terms, whatever the network's own dtype.
-    u = x @ net.W.mT
+def _flip_tile(net: TwoLayerNet, x: Tensor, wide: Tensor, u: Tensor, v: Tensor, on: Tensor, other: Tensor) -> Tensor:
+    """``(eta, norm, value, grad_norm, found)`` of one network at some points, as a ``(5, n)`` float64 tensor.
+
+    What comes after x is room to work in, ``(n, m)``: points first, since most runs along a point's neurons.
+    """
+    torch.mm(x, net.W.mT, out=u)
     if net.b is not None:
         u += net.b
+    # Value and slope are summed in float64 from the same u and v as the bends, so that a ray on which every neuron
+    # goes silent ends at zero to 1e-12 of its terms, whatever the network's own dtype.
     noise_u = _noise(u)
-    value = u.relu().double() @ net.a.double() / math.sqrt(net.m)
+    value = wide.copy_(torch.clamp(u, min=0, out=other)) @ net.a.double() / math.sqrt(net.m)
     value = torch.where(value.abs() <= noise_u, 0.0, value)  # zero but for rounding has no sign
     orient = value.sign()  # everything below is for h = sign(f) f, which falls from |f|
-    on = u > 0
-    gate = on.to(u.dtype).mul_(net.a)
-    grad = gate @ net.W / math.sqrt(net.m)  # (n, d)
-    v = (-orient.to(x.dtype).unsqueeze(-1) * grad) @ net.W.mT
-    slope = orient * gate.mul_(v).double().sum(-1) / math.sqrt(net.m)
+    torch.gt(u, 0, out=on)  # as numbers: on a CPU four times as fast as as truth values
+    grad = torch.mul(on, net.a, out=other) @ net.W / math.sqrt(net.m)  # (n, d)
+    torch.mm(-orient.to(x.dtype).unsqueeze(-1) * grad, net.W.mT, out=v)
+    slope = orient * wide.copy_(other.mul_(v)).sum(-1) / math.sqrt(net.m)
     noise = torch.stack([noise_u, _noise(v)], dim=-1)
 
     eta = torch.full_like(value, math.nan)
@@ -76,7 +88,7 @@ def _flip_tile(net: TwoLayerNet, x: Tensor) -> Tensor:
     for window in (1.25, 4.0, math.inf):  # few bends lie before the root: look near first
         if not len(pending):
             break
-        rays = _Rays(u, v, on, value.abs(), slope, linear * window, noise, orient)
+        rays = _Rays(u, v, on, other, value.abs(), slope, linear * window, noise, orient)
         rays = rays if len(pending) == len(x) else rays.of(pending)
         eta[pending] = _first_roots(rays, net.a)
         pending = pending[eta[pending].isnan()]
@@ -85,11 +97,12 @@ def _flip_tile(net: TwoLayerNet, x: Tensor) -> Tensor:
 
 
 class _Rays(NamedTuple):
-    """h = sign(f) f along n rays, as far as ``reach``; u, v, on are ``(n, m)``, the others ``(n,)`` but noise ``(n, 2)``."""
+    """h = sign(f) f along n rays, as far as ``reach``; the first four are ``(n, m)``, the others ``(n,)`` but noise ``(n, 2)``."""
 
     u: Tensor  # pre-activations at eta = 0
     v: Tensor  # their rates of change
-    on: Tensor  # u > 0
+    on: Tensor  # 1 where u > 0, else 0
+    far: Tensor  # room for what they are at the far end
     value: Tensor  # h = |f| at eta = 0
     slope: Tensor  # dh/d eta at eta = 0
     reach: Tensor
@@ -108,53 +121,57 @@ def _noise(terms: Tensor) -> Tensor:
 
 def _first_roots(rays: _Rays, a: Tensor) -> Tensor:
     """The first crossing of zero with eta <= reach on each ray, NaN where there is none; some rays at a time."""
-    reach = rays.reach.to(rays.u.dtype).unsqueeze(-1)
-    if rays.reach.isinf().any():
+    endless = bool(rays.reach.isinf().all())
+    if endless:
         far = torch.where(rays.v != 0, rays.v, rays.u)
     else:
-        far = torch.addcmul(rays.u, rays.v, reach)
-    switched = (far > 0).logical_xor_(rays.on)
-    count = switched.sum(-1)
+        far = torch.addcmul(rays.u, rays.v, rays.reach.to(rays.u.dtype).unsqueeze(-1), out=rays.far)
+    switched = far.gt_(0).sub_(rays.on)  # off -> on is 1, on -> off is -1
+    count = torch.linalg.vector_norm(switched, ord=1, dim=-1).long()
     size = max(1, TILE_BYTES // (64 * (int(count.max()) + 1)))
     blocks = (slice(first, first + size) for first in range(0, len(count), size))
-    return torch.cat([_first_root(rays.of(block), switched[block], count[block], a) for block in blocks])
+    return torch.cat([_first_root(rays.of(block), switched[block], count[block], endless, a) for block in blocks])
 
 
-def _first_root(rays: _Rays, switched: Tensor, count: Tensor, a: Tensor) -> Tensor:
-    """As :func:`_first_roots`; ``switched`` are the neurons that switch on the way, ``count`` of them on each ray."""
+def _first_root(rays: _Rays, switched: Tensor, count: Tensor, endless: bool, a: Tensor) -> Tensor:
+    """As :func:`_first_roots`; ``switched`` marks the neurons that switch on the way, ``count`` of them on each ray."""
     n, m = switched.shape
     at = switched.flatten().nonzero().squeeze(-1)
     row = torch.arange(n, device=at.device).repeat_interleave(count)
-    # One column more than the bends: the end of the window, which is a bend of weight 0.
-    width = int(count.max()) + 1
-    place = torch.arange(len(at), device=at.device) + (torch.arange(n, device=at.device) * width - (count.cumsum(0) - count))[row]  # fmt: skip
     rate = rays.v.flatten()[at].double()
-    weight = rays.orient[row] * a.double()[at - row * m] / math.sqrt(m)
-    bend = torch.full((n * width,), math.inf, dtype=torch.float64, device=at.device)
+    bends = -rays.u.flatten()[at].double() / rate
+    # off -> on adds the rate, on -> off takes a negative one away
+    jumps = rays.orient[row] * a.double()[at - row * m] * rate.abs() / math.sqrt(m)
+    end = rays.reach
+    if endless:
+        end = torch.zeros_like(end).scatter_reduce_(0, row, bends, "amax")
+    # A row for each ray, filled up with bends of weight 0 at its end; one column more than the bends, so that each has one.
+    width = int(count.max()) + 1
+    first = torch.arange(n, device=at.device) * width - (count.cumsum(0) - count)
+    place = torch.arange(len(at), device=at.device) + first[row]
+    bend = end.unsqueeze(-1).repeat(1, width)
     jump = torch.zeros_like(bend)
-    bend[place] = -rays.u.flatten()[at].double() / rate
-    jump[place] = weight * rate.abs()  # off -> on adds the rate, on -> off takes a negative one away
-    bend, jump = bend.view(n, width), jump.view(n, width)
-    bend.scatter_(-1, count.unsqueeze(-1), rays.reach.unsqueeze(-1))
+    bend.view(-1)[place] = bends
+    jump.view(-1)[place] = jumps
 
     bend, order = bend.sort(dim=-1)
     jump = jump.gather(-1, order)
-    finite = bend.isfinite()
-    eta = torch.where(finite, bend, 0.0)
-    rise, lag = jump.cumsum(-1), (jump * eta).cumsum(-1)
-    h = rays.value.unsqueeze(-1) + (rays.slope.unsqueeze(-1) + rise) * eta - lag
-    # Beyond the last bend of an endless ray h may fall for ever.
-    slope_at_infinity = rays.slope + rise[:, -1]
-    endless = rays.reach.isinf() & (slope_at_infinity < -rays.noise[:, 1])
-    below = torch.where(finite, h < -(rays.noise[:, :1] + eta * rays.noise[:, 1:]), endless.unsqueeze(-1))
-    first = below.to(torch.uint8).argmax(-1, keepdim=True)
+    rise, lag = jump.cumsum(-1), (jump * bend).cumsum(-1)
+    h = torch.addcmul(rays.value.unsqueeze(-1) - lag, rays.slope.unsqueeze(-1) + rise, bend)
+    below = (h + rays.noise[:, :1]).addcmul_(bend, rays.noise[:, 1:]) < 0
+    found, index = below.any(-1), below.to(torch.uint8).argmax(-1, keepdim=True)
     # The segment that ends at the first bend below zero, from the sums before that bend.
-    before = jump.gather(-1, first)
-    fall = -(rays.slope.unsqueeze(-1) + rise.gather(-1, first) - before)
-    root = (rays.value.unsqueeze(-1) - (lag.gather(-1, first) - before * eta.gather(-1, first))) / fall
-    start = torch.where(first > 0, eta.gather(-1, (first - 1).clamp(min=0)), 0.0)
-    root = torch.minimum(torch.maximum(root, start), bend.gather(-1, first))
-    return torch.where(below.any(-1), root.squeeze(-1), math.nan)
+    there, before = bend.gather(-1, index).squeeze(-1), jump.gather(-1, index).squeeze(-1)
+    fall = -(rays.slope + rise.gather(-1, index).squeeze(-1) - before)
+    root = (rays.value - lag.gather(-1, index).squeeze(-1) + before * there) / fall
+    start = torch.where(index > 0, bend.gather(-1, (index - 1).clamp(min=0)), 0.0).squeeze(-1)
+    root = torch.minimum(torch.maximum(root, start), there)
+    if endless:  # beyond the last bend h may fall for ever
+        fall = -(rays.slope + rise[:, -1])
+        beyond = ~found & (fall > rays.noise[:, 1])
+        root = torch.where(beyond, torch.maximum((rays.value - lag[:, -1]) / fall, end), root)
+        found |= beyond
+    return torch.where(found, root, math.nan)
 
 
 def pgd(
