@@ -83,26 +83,26 @@ def _flip_tile(net: TwoLayerNet, x: Tensor, wide: Tensor, u: Tensor, v: Tensor, 
     noise = torch.stack([noise_u, _noise(v)], dim=-1)
 
     linear = value.abs() / -slope  # the root if no neuron switched
+    rays = _Rays(u, v, on, other, value.abs(), slope, linear, noise, orient)
+    eta = torch.full_like(value, math.nan)
     able = (value != 0) & (slope < 0)
-    rays = _Rays(u, v, on, other, wide, value.abs(), slope, linear * 1.3, noise, orient)
-    eta = torch.where(able, _falling_roots(rays, net.a), math.nan)
-    for window in (2.0, 8.0, math.inf):  # few bends lie before the root: look near first
+    for window in (1.25, 4.0, math.inf):  # few bends lie before the root: look near first
         pending = (able & eta.isnan()).nonzero().squeeze(-1)
         if not len(pending):
             break
-        eta[pending] = _first_roots(rays._replace(reach=linear * window).of(pending), net.a)
+        ahead = rays._replace(reach=linear * window)
+        eta[pending] = _first_roots(ahead if len(pending) == len(x) else ahead.of(pending), net.a)
     grad_norm = torch.linalg.vector_norm(grad.double(), dim=-1)
     return torch.stack([eta, eta * grad_norm, value, grad_norm, (~eta.isnan()).double()])
 
 
 class _Rays(NamedTuple):
-    """h = sign(f) f along n rays, as far as ``reach``; the first five are ``(n, m)``, the others ``(n,)`` but noise ``(n, 2)``."""
+    """h = sign(f) f along n rays, as far as ``reach``; the first four are ``(n, m)``, the others ``(n,)`` but noise ``(n, 2)``."""
 
     u: Tensor  # pre-activations at eta = 0
     v: Tensor  # their rates of change
     on: Tensor  # 1 where u > 0, else 0
-    far: Tensor  # room for what they are further along
-    wide: Tensor  # the same, in float64
+    far: Tensor  # room for what they are at the far end
     value: Tensor  # h = |f| at eta = 0
     slope: Tensor  # dh/d eta at eta = 0
     reach: Tensor
@@ -117,35 +117,6 @@ def _noise(terms: Tensor) -> Tensor:
     """What rounding leaves of a zero that is the sum of ``a * terms / sqrt(m)``: in the terms, and in a sum in float64."""
     relative = max(1e-12, 4 * torch.finfo(terms.dtype).eps / math.sqrt(terms.shape[-1]))
     return relative * torch.linalg.vector_norm(terms, dim=-1).double()
-
-
-def _falling_roots(rays: _Rays, a: Tensor) -> Tensor:
-    """The root of each ray on which h falls all the way to ``reach``, by Newton's method; NaN where that is not sure.
-
-    On such a ray the first root is the only one, and there is no need to sort the bends before it.
-    """
-    u, v, on, far, wide, value, slope, reach, noise, orient = rays
-    scale = math.sqrt(u.shape[-1])
-
-    def to(eta: Tensor) -> Tensor:
-        return torch.addcmul(u, v, eta.to(u.dtype).unsqueeze(-1), out=far)
-
-    # |v| of the neurons that switch on the way; those with a = sign(f) make h fall less.
-    switched = to(reach).gt_(0).sub_(on).mul_(v)
-    less = torch.where(orient > 0, switched @ a.clamp(min=0), switched @ (-a).clamp(min=0)).double()
-    falling = slope + 1.001 * less / scale < -noise[:, 1]
-
-    eta, root = value / -slope, torch.full_like(value, math.nan)
-    for _ in range(10):
-        h = orient * (wide.copy_(to(eta).clamp_(min=0)) @ a.double()) / scale
-        rate = orient * (far.gt_(0).mul_(v) @ a).double() / scale
-        closer = eta - h / rate
-        root = torch.where(h.abs() <= noise[:, 0] + eta * noise[:, 1], closer, root)
-        falling &= (h <= 0) | (eta < reach)  # where h > 0 at the end there is no root on the way
-        eta = closer.clamp(min=0).minimum(reach)
-        if not bool((falling & root.isnan()).any()):
-            break
-    return torch.where(falling & (root > 0) & (root < reach), root, math.nan)
 
 
 def _first_roots(rays: _Rays, a: Tensor) -> Tensor:

@@ -14,6 +14,7 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib import ticker
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 BLUE, VERMILION, GREEN, PURPLE, ORANGE = "#0c86c8", "#d55e00", "#009e73", "#c566a0", "#cc8a00"  # after Okabe and Ito
 COLOURS = (BLUE, VERMILION, GREEN, PURPLE, ORANGE)
@@ -239,3 +240,70 @@ def images(rows, alt: str, width: float = 7.0):
             ax.imshow(image, cmap="PuOr" if low < 0 else "gray", vmin=low, vmax=high, interpolation="nearest")
             ax.set_title(title, fontsize=9.5, loc="center")
     return figure, alt
+
+
+@picture
+def versus(table, ours: str, leave_out: Sequence[str] = ()):
+    """Time over ours, a panel for each work: a row for each size, a mark for each contender, hollow where extrapolated.
+
+    ``table`` has a row for each work, contender, d, m and members, with ``seconds`` and the ``share`` that was run.
+    """
+    table = table[~table.contender.isin(leave_out)]
+    works, names = list(dict.fromkeys(table.work)), [c for c in dict.fromkeys(table.contender) if c != ours]
+    sizes = list(dict.fromkeys(zip(table.d, table.m, table.members, strict=True)))
+    figure, axes = canvas(len(works), width=9.6, height=0.8 + 0.36 * len(sizes), sharey=True)
+    times = table.set_index(["work", "d", "m", "members", "contender"])
+    nearest = []
+    for ax, work in zip(axes, works, strict=True):
+        for k, name in enumerate(names):
+            for row, size in enumerate(sizes):
+                if (work, *size, name) in times.index:
+                    at = times.loc[(work, *size, name)]
+                    ratio = at.seconds / times.loc[(work, *size, ours)].seconds
+                    nearest.append((ratio, work, name.split(" (")[0]))
+                    fill = "full" if at.share == 1 else "none"
+                    ax.plot(ratio, row, "os^Dv"[k], color=COLOURS[k], fillstyle=fill, markersize=6.5)
+        ax.axvline(1, color=INK, linewidth=0.8)
+        _finish(ax, "time over ours", "", work, xlog=True, legend=False)
+    axes[0].set_yticks(range(len(sizes)), [f"{d}, {m}, {K}" for d, m, K in sizes])
+    axes[0].set_ylabel("$d$, $m$, networks")
+    axes[0].invert_yaxis()
+    marks = [
+        Line2D([], [], marker="os^Dv"[k], color=COLOURS[k], linestyle="none", label=name.split(" (")[0])
+        for k, name in enumerate(names)
+    ]
+    figure.legend(handles=marks, loc="outside lower center", ncols=3)
+    ends = "; ".join(
+        f"{work}: from {min(r for r, w, _ in nearest if w == work):.2g} to {max(r for r, w, _ in nearest if w == work):.2g}"
+        for work in works
+    )
+    return figure, f"How many times as long as ours the others take, at each size, on a log axis. {ends}."
+
+
+@picture
+def growth(table, axes: Sequence[str]):
+    """Seconds and peak memory against each axis; ``table.work`` is ``"<work> against <axis>"``."""
+    figure, grid = canvas(len(axes), 2, width=9.6, height=5.2, sharey="row")
+    for column, axis in zip(grid.T, axes, strict=True):
+        rows = table[table.work.str.endswith(f" against {axis}")]
+        for ax, quantity in zip(column, ("seconds", "peak_mib"), strict=True):
+            for k, (work, values) in enumerate(rows.groupby("work", sort=False)):
+                label, y = work.split(" against")[0], values[quantity].clip(lower=1 if quantity == "peak_mib" else 0)
+                ax.plot(values[axis], y, "os^"[k] + "-", color=COLOURS[k], label=label)
+            x = np.array([rows[axis].min(), rows[axis].max()], dtype=float)
+            top = rows[quantity].max()
+            ax.plot(x, top * x / x[1], color=INK, linewidth=0.9, dashes=(5, 2))
+            low = max(rows[quantity].clip(lower=1 if quantity == "peak_mib" else 0).min(), 1e-4)
+            ax.set_ylim(bottom=low / 2)
+            _finish(
+                ax, {"members": "networks", "n": "points $n$"}.get(axis, f"${axis}$"), "", "", True, True, legend=False
+            )
+        column[0].set_xlabel("")
+    grid[0, 0].set_ylabel("seconds")
+    grid[1, 0].set_ylabel("peak memory, MiB")
+    handles, labels = grid[0, 0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=3)
+    return figure, (
+        f"Time and peak memory against {', '.join(axes)}, log-log, with a dashed line of slope one: "
+        "for large sizes the curves rise no faster than in proportion."
+    )

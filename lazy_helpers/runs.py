@@ -161,14 +161,19 @@ def store(path: Path, rows: list[dict], manifest: dict) -> Path:
 
 def describe(name: str, results: Path = RESULTS) -> str:
     """One line on a stored result, for the head of a figure: file, hash, cells, devices, time."""
-    _verified(results / f"{name}.csv")
-    manifest = json.loads((results / f"{name}.json").read_text())
+    manifest = load_manifest(name, results)
     line = f"{manifest['csv']} (SHA-256 {manifest['csv_sha256'][:12]})"
     if "cells" in manifest:
         missing = f", {len(manifest['missing'])} not run" if manifest["missing"] else ""
         hours = manifest["wall_seconds"] / 3600
         line += f": {manifest['cells']} cells{missing}, {hours:.1f} h on {', '.join(manifest['devices'])}"
     return line
+
+
+def load_manifest(name: str, results: Path = RESULTS) -> dict:
+    """The manifest of a stored result, once its CSV is found to bear the hash in it; errors as :func:`load_results`."""
+    _verified(results / f"{name}.csv")
+    return json.loads((results / f"{name}.json").read_text())
 
 
 def verify(
