@@ -149,7 +149,7 @@ def pgd(device) -> Iterator[dict]:
         x, y = images(d, device, normalize=True)
         n, steps = (512, 10) if m > 1000 else (POINTS, 100)
         x, y, net = x[:n], y[:n], lh.TwoLayerNet.init(d, m, members=(K,), device=device)
-        few = min(steps, max(2, round(3e10 * steps / (d * m * n * steps * K))))
+        few = min(steps, max(2, round(1.2e10 * steps / (d * m * n * steps * K))))
         plan = {
             OURS: (lambda: lambda: lh.pgd(net, x, y, 0.2, few), few / steps),
             "foolbox": (lambda: libraries.prepare_pgd_foolbox(net, x, y, 0.2, few), few / steps),

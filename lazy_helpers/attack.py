@@ -201,12 +201,14 @@ def pgd(
     tiny = torch.finfo(x.dtype).tiny
 
     def work(members: slice, points: slice) -> None:
-        part, start = flat[members], pick(x, members, points)
+        W, a, b = flat.W[members], flat.a[members], None if flat.b is None else flat.b[members]
+        start = pick(x, members, points)
         towards = -alpha * y[points].unsqueeze(-1)  # the loss increases where y f decreases
         d = delta[members, points].zero_()
         moved = start + d
         for _ in range(steps):
-            g = part.gates(part.preactivations(moved)).mT @ part.W
+            z = moved @ W.mT if b is None else torch.add(moved @ W.mT, b.unsqueeze(-2))
+            g = z.gt_(0).mul_(a.unsqueeze(-2)) @ W
             d.addcmul_(g.div_(g.norm(dim=-1, keepdim=True).clamp(min=tiny)), towards)
             if box is not None:
                 torch.sub((start + d).clamp_(*box), start, out=d)

@@ -142,7 +142,7 @@ def measure_flips(cell: Cell, device: torch.device) -> dict[str, float]:
 
 
 SQUARES = (25, 49, 100, 196, 289, 400, 484, 625, 784)
-CORE = ("network", "lazy", "attack", "train", "data")
+CORE = ("network", "tiles", "lazy", "attack", "sgd", "train", "data")
 
 FIGURES = {
     figure.name: figure

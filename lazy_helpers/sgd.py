@@ -124,7 +124,7 @@ class Stepper:
     def steps(self, count: int) -> None:
         """Up to ``count`` steps, fewer where a leash ends."""
         if self.replay is None:
-            self.replay = _captured(self._step) if self.W.is_cuda else self._step
+            self.replay = self._captured() if self.W.is_cuda else self._step
         for _ in range(count):
             self.replay()
 
@@ -168,6 +168,26 @@ class Stepper:
         self.push.mul_(go)
         self._sweep()
 
+    def _rehearse(self) -> None:
+        """Three steps that nobody takes: without a leash, everything stays as it is."""
+        leash = self.leash.clone()
+        self.leash.fill_(-1)
+        for _ in range(3):
+            self._step()
+        self.leash.copy_(leash)
+
+    def _captured(self) -> Callable[[], None]:
+        """The step as a CUDA graph: one launch in the place of thirty."""
+        side = torch.cuda.Stream()
+        side.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(side):
+            self._rehearse()
+        torch.cuda.current_stream().wait_stream(side)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            self._step()
+        return graph.replay
+
     def _sweep(self) -> None:
         """W takes ``gate @ push`` and meets the minibatch at ``place``, in one pass."""
         batch = self.order.index_select(0, self.place).flatten()
@@ -191,18 +211,5 @@ def _aligned(columns: int) -> int:
 
 def _rows(width: int, batch_size: int, W: Tensor) -> int:
     """How many rows of W, with their pre-activations, keep to ``SWEEP_BYTES``."""
-    return max(1, SWEEP_BYTES // ((width + batch_size) * W.element_size()))
-
-
-def _captured(step: Callable[[], None]) -> Callable[[], None]:
-    """The step as a CUDA graph: one launch in the place of thirty. The rehearsals find no leash, so nobody moves."""
-    side = torch.cuda.Stream()
-    side.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(side):
-        for _ in range(3):
-            step()
-    torch.cuda.current_stream().wait_stream(side)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        step()
-    return graph.replay
+    rows = SWEEP_BYTES // ((width + batch_size) * W.element_size())
+    return max(1, rows // 64 * 64 or rows)

@@ -60,6 +60,21 @@ def test_training_agrees(pair):
         same(one[c].train_loss, other[c].train_loss, 1e-8)
 
 
+@pytest.mark.parametrize("exit", ["step", "epoch"])
+def test_members_that_leave_one_by_one_agree(exit):
+    """Each departure changes the captured graph."""
+    cpu = lh.TwoLayerNet.init(12, 100, members=6, seed=2, dtype=torch.float64)
+    gpu = cpu.to("cuda")
+    X = lh.unit_sphere(200, 12, seed=2).double()
+    y = X[:, 0].sign()
+    how = dict(C0=(0.5, 1.0, 2.0), lr=0.3, batch_size=16, max_epochs=60, exit=exit, progress=False)
+    one, other = lh.train_sgd(gpu, X.cuda(), y.cuda(), **how), lh.train_sgd(cpu, X, y, **how)
+    assert len(set(other[2.0].steps.tolist())) > 1
+    for c in other:
+        assert torch.equal(one[c].steps.cpu(), other[c].steps) and torch.equal(one[c].left.cpu(), other[c].left)
+        same(one[c].net.weights, other[c].net.weights, 1e-8)
+
+
 def test_pgd_agrees(pair):
     cpu, gpu, X, y = pair
     for box in (None, (-0.9, 0.95)):

@@ -95,6 +95,18 @@ def test_nobody_steps_beyond_a_leash():
     assert leash[1] == pytest.approx(0.001 * bound[1]) and after != bound
 
 
+def test_a_rehearsal_changes_nothing():
+    """On a GPU a step is rehearsed before it is captured as a graph, in the middle of training."""
+    machine, _ = stepper(lh.TwoLayerNet.init(6, 30, members=3, dtype=torch.float64), n=200)
+    machine.leash.copy_(torch.tensor([math.inf, 5.0, 7.0]))
+    machine.steps(3)
+    names = ("W", "gate", "push", "bound", "leash", "place", "order")
+    before = {name: getattr(machine, name).clone() for name in names}
+    machine._rehearse()
+    for name in names:
+        assert torch.equal(getattr(machine, name), before[name]), name
+
+
 @given(nets(max_m=20), st.integers(1, 20), SEEDS)
 def test_no_neuron_moves_further_than_the_bound(net, steps, seed):
     machine, packing = stepper(net.flat(), n=100, seed=seed)
