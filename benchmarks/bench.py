@@ -57,26 +57,33 @@ def main(arguments: list[str] | None = None) -> int:
         for row in getattr(works, part)(device):
             rows.append(row)
             show(row, rows)
-    table = pd.DataFrame(rows)
-    demanded = bars(table, device) if "bars" in chosen.only else []
-    for bar in demanded:
-        print(f"{'met' if bar['met'] else 'NOT MET':<8} {bar['bar']}: {bar['measured']:.3g} (asked: {bar['asked']})")
-    waits = panel_rows() if "panels" in chosen.only and device.type == "cpu" else []
-    total = time.perf_counter() - start
-    print(f"{total / 60:.1f} minutes")
-    if tuple(chosen.only) == PARTS:
-        manifest = {
-            "title": "Benchmark",
-            "processor": processor(device),
-            "threads": torch.get_num_threads(),
-            "ceilings": {name: round(value, 1) for name, value in ceilings.items()},
-            "wall_seconds": round(total),
-            "versions": versions(),
-            "modules_sha256": runs.module_hashes(MODULES),
-        }
-        for name, part in (("", rows), ("_bars", demanded), ("_panels", waits)):
-            if part:
-                print(runs.store(chosen.results / f"bench_{device.type}{name}.csv", part, manifest))
+    stored = tuple(chosen.only) == PARTS
+    manifest = {
+        "title": "Benchmark",
+        "processor": processor(device),
+        "threads": torch.get_num_threads(),
+        "ceilings": {name: round(value, 1) for name, value in ceilings.items()},
+        "versions": versions(),
+        "modules_sha256": runs.module_hashes(MODULES),
+    }
+
+    def keep(name: str, part: list[dict]) -> None:
+        """Each part is stored when it is there: what comes later may fail."""
+        if stored and part:
+            taken = {"wall_seconds": round(time.perf_counter() - start)}
+            print(runs.store(chosen.results / f"bench_{device.type}{name}.csv", part, manifest | taken))
+
+    keep("", rows)
+    if "panels" in chosen.only and device.type == "cpu":
+        keep("_panels", panel_rows())
+    if "bars" in chosen.only:
+        reached = bars(pd.DataFrame(rows), device)
+        for bar in reached:
+            print(
+                f"{'met' if bar['met'] else 'NOT MET':<8} {bar['bar']}: {bar['measured']:.3g} (asked: {bar['asked']})"
+            )
+        keep("_bars", reached)
+    print(f"{(time.perf_counter() - start) / 60:.1f} minutes")
     return 0
 
 

@@ -60,7 +60,7 @@ class Packing:
         W = self.net.W[k, part][:, self.used]
         if self.net.b is not None:
             W = torch.cat([W, self.net.b[k, part, None]], dim=-1)
-        return pad(W, (0, self.width - W.shape[-1]))
+        return pad(W, (0, self.width - W.shape[-1])) if self.width > W.shape[-1] else W
 
     def pack(self) -> Tensor:
         """Every member's initial weights: ``(K, m, width)``."""
@@ -100,7 +100,8 @@ class Stepper:
         (K, m, width), B = W.shape, order.shape[-1]
         self.W, self.a, self.points = W, a.unsqueeze(-1).clone(), points
         self.labels = torch.stack([pad(y, (0, 1)), 1.0001 * points.norm(dim=-1)], dim=-1)  # with room for rounding
-        self.rounding = torch.finfo(W.dtype).eps * float(W.abs().max()) * math.sqrt(width)  # of a row's update
+        largest = float(torch.linalg.vector_norm(W, ord=math.inf))
+        self.rounding = torch.finfo(W.dtype).eps * largest * math.sqrt(width)  # of a row's update
         self.rates = torch.cat([rates, rates]).to(W) / math.sqrt(m)
         self.order = torch.cat([order, following]).to(W.device)  # this epoch's minibatches and the next one's
         self.place = torch.zeros(1, dtype=torch.long, device=W.device)  # steps taken in this epoch
