@@ -4,7 +4,7 @@
     python benchmarks/bench.py [--device cuda] [--only flips sgd ...]
 
 Prints ratios and shares of the machine's ceilings, and stores ``bench_<device>.csv``, its bars and the panels' times in
-``book/results/``, each with its manifest, for the book's performance page. ``--only`` measures some parts and stores nothing.
+``book/results/``, each with its manifest. ``--only`` measures some parts and stores nothing.
 """
 
 from __future__ import annotations

@@ -26,6 +26,7 @@ SIZES = ((25, 1_000), (784, 1_000), (784, 10_000))
 MEMBERS = {25: (1, 5, 20, 100), 784: (1, 5)}
 RADII = (10.0, 20.0, 30.0, 1e9)  # several exits to detect, and one ball that nobody leaves
 POINTS = 2115  # MNIST's test images of 0 and 1
+STEPS = 1000
 
 
 def settings() -> Iterator[tuple[int, int, int]]:
@@ -39,7 +40,7 @@ def row(work, contender, d, m, K, times, share, gflop, rate=math.nan, memory=mat
     return {
         "work": work, "contender": contender, "d": d, "m": m, "members": K, "seconds": whole,
         "low": min(times) / share, "high": max(times) / share, "repeats": len(times), "share": share,
-        "gflop": gflop, "gflops": gflop / whole, "of_product": gflop / whole / rate, "peak_mib": memory, "agrees": agrees,
+        "gflop": gflop, "gflops": gflop / whole, "of_product": gflop / whole / rate, "peak_mib": memory, "n": math.nan, "agrees": agrees,
     }  # fmt: skip
 
 
@@ -115,7 +116,7 @@ def _three_products(net: lh.TwoLayerNet, x: Tensor) -> None:
 def sgd(device) -> Iterator[dict]:
     """1000 steps of batch 64 (100 at m = 10,000), exits from four balls found to the step by ours alone."""
     for d, m, K in settings():
-        steps = 100 if m > 1000 else 1000
+        steps = STEPS // 10 if m > 1000 else STEPS
         per_epoch = 20
         draw = torch.Generator().manual_seed(1)
         X = torch.rand(per_epoch * BATCH, d, generator=draw)  # no pixel is always 0: no column can be left out

@@ -24,6 +24,7 @@ def tiny(monkeypatch, mnist):
     monkeypatch.setattr(works, "SIZES", ((25, 30), (25, 40)))
     monkeypatch.setattr(works, "MEMBERS", {25: (1, 2)})
     monkeypatch.setattr(works, "SQUARES", (25,))
+    monkeypatch.setattr(works, "STEPS", 20)
     monkeypatch.setattr(works, "GROWTH", {"m": (10, 20, 40), "members": (1, 2, 3)})
 
 
@@ -42,6 +43,25 @@ def test_each_part_measures_every_contender_that_is_there(tiny, part):
         for _, same in rows.groupby(["d", "m", "members"]):
             robust = same["agrees"].astype(float)
             assert robust.max() - robust.min() < 5e-3
+
+
+def test_what_is_measured_is_stored_part_by_part(tiny, tmp_path, monkeypatch, capsys):
+    """Rows of every part fit one table; the results are there although what comes after them fails."""
+
+    def fail(*inputs):
+        raise RuntimeError("no bars today")
+
+    monkeypatch.setattr(bench, "product_rate", lambda device: 1e9)
+    monkeypatch.setattr(bench, "bandwidth", lambda device: 1e9)
+    monkeypatch.setattr(bench, "panel_rows", lambda: [])
+    monkeypatch.setattr(bench, "bars", fail)
+    for part in ("flips", "pgd", "cells", "column", "radii"):
+        monkeypatch.setattr(works, part, lambda device: [])
+    with pytest.raises(RuntimeError, match="no bars today"):
+        bench.main(["--results", str(tmp_path)])
+    stored = pd.read_csv(tmp_path / "bench_cpu.csv")
+    assert {"SGD steps", "PGD against m"} <= set(stored.work)
+    assert "of a large product's rate" in capsys.readouterr().out
 
 
 def test_peak_memory_is_measured():
