@@ -18,6 +18,7 @@ from machine import median, peak_mib, seconds, side_by_side
 from torch import Tensor
 
 import lazy_helpers as lh
+from lazy_helpers import tiles
 from lazy_helpers.experiments import BATCH, LR, SQUARES
 from lazy_helpers.train import trajectories
 
@@ -107,7 +108,7 @@ def flips(device) -> Iterator[dict]:
 def _three_products(net: lh.TwoLayerNet, x: Tensor) -> None:
     """The products that a flip cannot do without, alone: u, the gradient, v; as large as they come in the attack."""
     for k in range(len(net.W)):
-        for part in x.split(512):
+        for part in x.split(tiles.POINTS):
             u = part @ net.W[k].mT
             u @ net.W[k]
             part @ net.W[k].mT
@@ -142,6 +143,26 @@ def sgd(device) -> Iterator[dict]:
         for name, taken in times.items():
             memory = peak_mib(plan[name][0](), device)
             yield row("SGD steps", name, d, m, K, taken, shares[name], 4e-9 * d * m * BATCH * steps * K, rate, memory)
+
+
+def steady(device) -> Iterator[dict]:
+    """The same steps at the largest size without what happens once a run: 300 steps less 100."""
+    d, m = SIZES[-1]
+    draw = torch.Generator().manual_seed(1)
+    X = torch.rand(20 * BATCH, d, generator=draw).to(device)
+    y = torch.where(X @ torch.randn(d, generator=draw).to(device) > 0, 1.0, -1.0)
+    net = lh.TwoLayerNet.init(d, m, members=(1,), device=device)
+    radii = [c / math.sqrt(m) for c in RADII]
+    plan = {
+        f"{20 * epochs}": (
+            lambda epochs=epochs: lambda: trajectories(net, X, y, radii, 2.5 / d, BATCH, epochs, 0, "step", False),
+            1.0,
+        )
+        for epochs in (5, 15)
+    }
+    times, _, rate = others(plan, 5, device)
+    taken = [long - short for long, short in zip(times["300"], times["100"], strict=True)]
+    yield row("SGD steps, 101 to 300", OURS, d, m, 1, taken, 1.0, 4e-9 * d * m * BATCH * 200, rate)
 
 
 def pgd(device) -> Iterator[dict]:

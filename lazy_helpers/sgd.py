@@ -20,9 +20,7 @@ from .network import TwoLayerNet
 from .tiles import TILE_BYTES
 
 LANES = 16  # 64 bytes of float32: rows of W of such a length make the products up to twice as fast
-SWEEP_BYTES = (
-    2**22
-)  # rows of W, with their pre-activations, that stay in a processor's cache between their two products
+SWEEP_BYTES = 2**23  # rows of W, with their pre-activations, that stay in a processor's cache between two products
 
 
 def crews(net: TwoLayerNet, batch_size: int) -> list[slice]:

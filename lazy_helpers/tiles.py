@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 TILE_BYTES = 2**25  # one temporary (members, m, points) on a CPU; of the free memory a GPU takes a sixteenth
-POINTS = 512  # as many points at a time as a product with W needs to be fast
+POINTS = 1152  # as many points at a time as a product with W, and the calls beside it, need to be fast
 ROUND = 64  # a product with an odd number of points can be half as fast
 SMALL_BYTES = 2**21  # small members are taken together up to this much: a share of the cache each core has to itself
 

@@ -28,7 +28,7 @@ def tiny(monkeypatch, mnist):
     monkeypatch.setattr(works, "GROWTH", {"m": (10, 20, 40), "members": (1, 2, 3)})
 
 
-@pytest.mark.parametrize("part", ["flips", "sgd", "pgd", "cells", "radii", "growth"])
+@pytest.mark.parametrize("part", ["flips", "sgd", "steady", "pgd", "cells", "radii", "growth"])
 def test_each_part_measures_every_contender_that_is_there(tiny, part):
     rows = pd.DataFrame(getattr(works, part)(CPU))
     assert (rows.seconds > 0).all() and (rows.low <= rows.seconds).all() and (rows.seconds <= rows.high).all()
