@@ -51,7 +51,7 @@ class Packing:
     def parts(self) -> Iterator[slice]:
         """Slices of the neurons, small enough that a copy of such rows is nothing beside W."""
         rows = max(1, TILE_BYTES // (self.net.d * self.net.W.element_size()))
-        return (slice(first, first + rows) for first in range(0, self.net.m, rows))
+        return (slice(first, min(first + rows, self.net.m)) for first in range(0, self.net.m, rows))
 
     def start(self, k: int, part: slice) -> Tensor:
         """Member k's initial weights, ``(rows, width)``."""
@@ -79,7 +79,13 @@ class Packing:
 
     def distance(self, W: Tensor, k: int) -> float:
         """The largest deviation of member k's weights W ``(m, width)`` from its initial ones."""
-        return float(torch.stack([(W[part] - self.start(k, part)).norm(dim=-1).max() for part in self.parts()]).max())
+        parts = list(self.parts())
+        room = torch.empty_like(W[parts[0]])  # one for all: freed and taken anew, such large pieces pile up
+        far = W.new_empty(len(parts))
+        for i, part in enumerate(parts):
+            move = torch.sub(W[part], self.start(k, part), out=room[: part.stop - part.start])
+            far[i] = move.norm(dim=-1).max()
+        return float(far.max())
 
 
 class Stepper:
