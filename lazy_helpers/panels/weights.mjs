@@ -1,7 +1,7 @@
 // The panels' random numbers, bit for bit those of weights.py, which says why they are made this way: a hash of
 // (seed, stream, counter), and Box-Muller on the operations that IEEE 754 fixes.
 
-export const STREAM = { W0: 1, a: 2, boundary: 3 };
+export const STREAM = { W0: 1, a: 2, boundary: 3, chi: 4 };
 export const ROW = 1024; // counters set aside for each neuron
 
 function mix(h) {
@@ -62,10 +62,12 @@ export function normalMatrix(d, m, seed, stream) {
   return out;
 }
 
-/** The output weights a (m,) in {-1, +1}. */
-export function signs(m, seed) {
+/** The output weights a (m,) in {-1, +1}; those of neurons `first` on. */
+export function signs(m, seed, first = 0) {
   const key = streamKey(seed, "a");
-  return Float32Array.from({ length: m }, (_, s) => (mix(mix(s) ^ key) >>> 31 ? -1 : 1));
+  const a = new Float32Array(m);
+  for (let s = 0; s < m; s++) a[s] = mix(mix(first + s) ^ key) >>> 31 ? -1 : 1;
+  return a;
 }
 
 /** A panel's network and point, as weights.py's: W0 (m, d), a (m,), and x, the first unit vector. */

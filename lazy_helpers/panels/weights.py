@@ -9,7 +9,7 @@ import math
 
 import numpy as np
 
-STREAM = {"W0": 1, "a": 2, "boundary": 3}
+STREAM = {"W0": 1, "a": 2, "boundary": 3, "chi": 4}
 ROW = 1024  # counters set aside for each neuron; the largest d
 BLOCK = 1 << 15  # pairs drawn at a time, so that the work arrays stay in the cache
 
