@@ -153,6 +153,17 @@ export function roundRange(low, high, count) {
 /** A linear map of [from, to] onto pixels [start, end]. */
 export const scale = (from, to, start, end) => (value) => start + ((value - from) / (to - from)) * (end - start);
 
+/** The same on a logarithmic axis, and the powers of ten on it. */
+export const logScale = (from, to, start, end) => {
+  const place = scale(Math.log(from), Math.log(to), start, end);
+  return (value) => place(Math.log(value));
+};
+
+export function powers(low, high) {
+  const first = Math.ceil(Math.log10(low) - 1e-9), last = Math.floor(Math.log10(high) + 1e-9);
+  return Array.from({ length: last - first + 1 }, (_, k) => Number(`1e${first + k}`));
+}
+
 const at = (number) => number.toFixed(2);
 
 export const line = (kind, points) => svg("path", { class: kind, d: points.map(([x, y], k) => `${k ? "L" : "M"}${at(x)} ${at(y)}`).join("") });
