@@ -139,3 +139,36 @@ def check_box(box: tuple[float, float], x: Tensor) -> None:
         raise ValueError(
             f"box must be (low, high) with every coordinate of x inside, got {box!r}: pass box=None or clip x first."
         )
+
+
+def check_unit(name: str, x: Tensor) -> Tensor:
+    """Rows of length 1, up to rounding."""
+    length = x.double().norm(dim=-1)
+    if not bool(((length - 1).abs() <= 1e-4).all()):
+        raise ValueError(
+            f"{name} must have rows of length 1, where the statement assumes it, got lengths from {length.min():.4g} to "
+            f"{length.max():.4g}: pass torch.nn.functional.normalize({name}), or load data with normalize=True."
+        )
+    return x
+
+
+def check_gamma(gamma: float) -> float:
+    """A probability of failure strictly between 0 and 1."""
+    number = check_positive("gamma", gamma)
+    if number >= 1:
+        raise ValueError(f"gamma must lie between 0 and 1, got {gamma!r}: pass the probability of failure, gamma=0.01.")
+    return number
+
+
+def check_reach(R: float) -> float:
+    """A perturbation radius below ||x|| = 1: a larger one can reach the origin, where f is 0."""
+    number = check_positive("R", R)
+    if number >= 1:
+        raise ValueError(f"R must be below ||x|| = 1, got {R!r}: pass a perturbation radius such as R=0.1.")
+    return number
+
+
+def check_bare(net) -> None:
+    """A network without biases, as the paper's statements have it."""
+    if net.b is not None:
+        raise ValueError("net has hidden biases, the statement is about networks without: pass net.replace(b=None).")

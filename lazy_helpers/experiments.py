@@ -11,7 +11,9 @@ import torch
 from .attack import smallest_flip
 from .data import load_binary
 from .lazy import LazyBall
+from .lemmas import smallest_gradient, value_range
 from .network import TwoLayerNet
+from .theorem import certified_steps, flip_bound, published_bound, same_law, worst_network
 from .train import train_sgd
 
 
@@ -60,7 +62,7 @@ class Cell:
     @property
     def cost(self) -> float:
         """Relative cost, for the estimate of the time left: the products with W, and what a cell costs at any size."""
-        return self.d * self.m + 2e5
+        return min(self.d, self.m + 1) * self.m + 2e5
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,16 +76,17 @@ class Figure:
     modules: tuple[str, ...]  # of this package: what the measurement rests on
 
 
-def grid(variants, ds, seeds: dict[int, int], data: str = "mnist") -> Callable[[int | None], list[Cell]]:
-    """All cells with these variants and d; ``seeds`` is the number of seeds at each width."""
+def grid(variants, ds, seeds: dict[int, int], data: str = "mnist", C0s=(10.0,)) -> Callable[[int | None], list[Cell]]:
+    """All cells with these variants, d and C0; ``seeds`` is the number of seeds at each width."""
 
     def cells(override: int | None) -> list[Cell]:
         return sorted(
-            Cell(m, seed, d, variant, data=data)
+            Cell(m, seed, d, variant, C0, data)
             for m, count in seeds.items()
             for seed in range(override or count)
             for d in ds
             for variant in variants
+            for C0 in C0s
         )
 
     return cells
@@ -141,7 +144,41 @@ def measure_flips(cell: Cell, device: torch.device) -> dict[str, float]:
     }
 
 
+def measure_certified(cell: Cell, device: torch.device) -> dict[str, float]:
+    r"""Which steps of one draw are certified for every W of the ball, by our route and by the published one (Theorem 3.1).
+
+    Columns ``eta_*`` are NaN where there is none; ``eta_worst`` is infinite where one step does not flip the worst W found.
+    """
+    net, x = same_law(cell.d, cell.m, cell.seed, torch.float64)
+    net, x = net.to(device), x.to(device)
+    point = x.unsqueeze(0)
+    steps = certified_steps(net, x, cell.C0, iterations=40)
+    at = steps.best if bool(steps.bound < 0) else 3 / net.grad(point).square().sum()  # where both routes are compared
+    ours = flip_bound(net, x, cell.C0, at.reshape(1), iterations=40)
+    scan = torch.logspace(-0.5, 2, 26, dtype=x.dtype, device=device) / net.grad(point).square().sum()
+    span, flip = value_range(net, point, cell.C0), smallest_flip(net, point)
+    worst = worst_network(net, x, cell.C0)
+    return {
+        "certified": bool(steps.bound < 0),
+        "eta_low": float(steps.low),
+        "eta_high": float(steps.high),
+        "bound": float(steps.bound),
+        "first_order": float(ours.first_order),
+        "residual": float(ours.residual),
+        "bound_published": float(published_bound(net, x, cell.C0, scan).min()),
+        "f": float(span.f),
+        "f_low": float(span.low),
+        "f_high": float(span.high),
+        "grad_norm": float(net.grad(point).norm()),
+        "grad_lower": float(smallest_gradient(net, point, cell.C0, 40).lower),
+        "eta_flip": float(flip.eta),  # at W0
+        "eta_worst": worst.eta,
+        "norm_worst": worst.norm,
+    }
+
+
 SQUARES = (25, 49, 100, 196, 289, 400, 484, 625, 784)
+DIMENSIONS = (100, 300, 1_000, 3_000, 10_000, 30_000, 100_000, 300_000, 1_000_000)
 CORE = ("network", "tiles", "lazy", "attack", "sgd", "train", "data")
 
 FIGURES = {
@@ -168,6 +205,16 @@ FIGURES = {
             },
             measure_flips,
             CORE,
+        ),
+        Figure(
+            "certified",
+            "Theorem 3.1 for given draws: which steps are certified for every W of the ball, by two routes",
+            {
+                "quick": grid(("theory",), (100, 1_000, 10_000), {1_000: 1}, "sphere", (1.0, 3.0)),
+                "paper": grid(("theory",), DIMENSIONS, {1_000: 3, 4_000: 3}, "sphere", (1.0, 3.0, 10.0)),
+            },
+            measure_certified,
+            ("network", "tiles", "lazy", "attack", "extremes", "lemmas", "theorem"),
         ),
     )
 }

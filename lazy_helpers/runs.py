@@ -14,6 +14,7 @@ import hashlib
 import inspect
 import io
 import json
+import math
 import os
 import platform
 import textwrap
@@ -132,7 +133,7 @@ def collect(
         },
         "code": sorted({row["code"] for row in done}),
         "modules_sha256": {code: known.get(code, {}) for code in sorted({row["code"] for row in done})},
-        "data_sha256": {name: data.fingerprint(name) for name in sorted({row["data"] for row in done})},
+        "data_sha256": {name: data.fingerprint(name) for name in sorted({row["data"] for row in done} - {"sphere"})},
         "versions": {
             "python": platform.python_version(),
             "numpy": np.__version__,
@@ -195,7 +196,8 @@ def verify(
         new, old = figure.measure(cell, _chosen(device)), stored[cell.key]
         for name, value in new.items():
             near = TOLERANCES.get(name, 5e-3 * abs(old[name]))
-            if not abs(value - old[name]) <= near:
+            same = value == old[name] or (math.isnan(value) and math.isnan(old[name]))  # infinite, or none
+            if not (same or abs(value - old[name]) <= near):
                 raise ValueError(
                     f"{cell.key} gives {name} = {value:.6g} with today's code and {old[name]:.6g} is stored: "
                     f"recompute it with `python -m lazy_helpers run {figure.name} --stale`."
