@@ -1,6 +1,6 @@
 """Live panels: widgets in JupyterLab, and the same panels without a kernel in the built pages."""
 
 from .weights import ball_member, draw
-from .widgets import SettingPanel, StepPanel
+from .widgets import FlipsPanel, GradientPanel, SettingPanel, StepPanel, ValuePanel
 
-__all__ = ["SettingPanel", "StepPanel", "ball_member", "draw"]
+__all__ = ["FlipsPanel", "GradientPanel", "SettingPanel", "StepPanel", "ValuePanel", "ball_member", "draw"]

@@ -145,3 +145,89 @@ class StepPanel(Panel):
     within_R = result(traitlets.Bool)
     kinks = result(traitlets.Int)
     eta_tangent = result(traitlets.Float)
+
+
+class ValuePanel(Panel):
+    """Lemma 4.1: f(x; W) over many draws of (W0, a) and all W of each ball, beside the bound; d plays no part.
+
+    10^6 // m draws. Results: `draws`; at W0 `f_rms` (root mean square), `largest` |f|, `bound_initial` and the share `beyond`
+    it; over the ball the mean `rise` of f, `largest_in_ball`, Lemma 4.1's `bound` and the share `beyond_in_ball`.
+    """
+
+    panel = traitlets.Unicode("value", read_only=True).tag(sync=True)
+    about = "how large f can be inside the lazy ball"
+    INPUTS = ("m", "C0", "gamma", "seed")
+    RESULTS = (
+        *("draws", "f_rms", "largest", "bound_initial", "beyond"),
+        *("rise", "largest_in_ball", "bound", "beyond_in_ball"),
+    )
+
+    m = Within(100, 1_000_000, 10_000).tag(sync=True)
+    gamma = Within(0.001, 0.5, 0.1).tag(sync=True)
+
+    draws = result(traitlets.Int)
+    f_rms = result(traitlets.Float)
+    largest = result(traitlets.Float)
+    bound_initial = result(traitlets.Float)
+    beyond = result(traitlets.Float)
+    rise = result(traitlets.Float)
+    largest_in_ball = result(traitlets.Float)
+    bound = result(traitlets.Float)
+    beyond_in_ball = result(traitlets.Float)
+
+
+class GradientPanel(Panel):
+    """Lemma 4.2: ||grad f(x; W)|| over many draws and all W of each ball, at any d, beside the bound.
+
+    10^6 // m draws, exact in law without W. Results, means over the draws: `grad_norm` at W0; `lower`, below which no W of
+    the ball falls, and `found`, which one attains; `smallest`, the least `lower`; Lemma 4.2's `bound`, `vacuous` where it is
+    not above 0, `bound_from`, the d from which it is (None: never), and the share `beyond` of draws that break it; `sharp` =
+    sqrt(d/2) - (1/2 + 1/pi) C0.
+    """
+
+    panel = traitlets.Unicode("gradient", read_only=True).tag(sync=True)
+    about = "how short the input gradient can be inside the lazy ball"
+    INPUTS = ("d", "m", "C0", "gamma", "seed")
+    RESULTS = (
+        *("draws", "grad_norm", "found", "lower", "smallest", "beyond"),
+        *("sharp", "bound", "bound_from", "vacuous"),
+    )
+
+    d = Within(25, 100_000, 400).tag(sync=True)
+    m = Within(100, 1_000_000, 10_000).tag(sync=True)
+    gamma = Within(0.001, 0.5, 0.1).tag(sync=True)
+
+    draws = result(traitlets.Int)
+    grad_norm = result(traitlets.Float)
+    found = result(traitlets.Float)
+    lower = result(traitlets.Float)
+    smallest = result(traitlets.Float)
+    beyond = result(traitlets.Float)
+    sharp = result(traitlets.Float)
+    bound = result(traitlets.Float)
+    bound_from = result(traitlets.Int)
+    vacuous = result(traitlets.Bool)
+
+
+class FlipsPanel(Panel):
+    """Lemma 4.3: |S_1|, how many neurons can change their sign at x, over many draws of W0, beside the bound.
+
+    10^6 // m draws; d plays no part. Results: `draws`, the means `flips` and `share` = flips / m, the `largest` |S_1|, Lemma 4.3's
+    `bound`, `vacuous` where it is m or more, and the share `beyond` of draws that break it.
+    """
+
+    panel = traitlets.Unicode("flips", read_only=True).tag(sync=True)
+    about = "how many neurons can change their sign inside the lazy ball"
+    INPUTS = ("m", "C0", "gamma", "seed")
+    RESULTS = ("draws", "flips", "share", "largest", "bound", "vacuous", "beyond")
+
+    m = Within(100, 1_000_000, 10_000).tag(sync=True)
+    gamma = Within(0.001, 0.5, 0.1).tag(sync=True)
+
+    draws = result(traitlets.Int)
+    flips = result(traitlets.Float)
+    share = result(traitlets.Float)
+    largest = result(traitlets.Int)
+    bound = result(traitlets.Float)
+    vacuous = result(traitlets.Bool)
+    beyond = result(traitlets.Float)

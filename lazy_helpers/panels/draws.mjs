@@ -1,0 +1,61 @@
+// Many independent networks at one point: what the panels of Lemmas 4.1 to 4.3 count and average.
+//
+// x is the first unit vector, so a network is m Gaussians u_s = w_s . x and m signs, whatever d is. One long draw is cut
+// into networks of m neurons: the first of them is the network that the other panels show for the seed.
+
+import { text } from "./view.mjs";
+import { normals, ROW, signs, streamKey } from "./weights.mjs";
+
+const NEURONS = 1e6; // drawn once a seed: 10 000 networks at m = 100, one at m = 10^6
+export const MOST_SHOWN = 100; // networks drawn one by one
+
+export const MILLION = {
+  symbol: "m",
+  name: "width",
+  values: Array.from({ length: 81 }, (_, k) => Number((100 * 10 ** (k / 20)).toPrecision(2))),
+  whole: true,
+};
+export const GAMMA = { symbol: "γ", name: "probability of failure", values: [0.001, 0.01, 0.05, 0.1, 0.2, 0.5] };
+
+const networksAt = (m) => Math.max(1, Math.floor(NEURONS / m));
+
+/** "10 000 draws", for a sentence. */
+export const drawsAt = (m) => `${text(networksAt(m))} draw${networksAt(m) > 1 ? "s" : ""}`;
+
+/** How many networks there are at width m, and the neurons of them all; with `two` coordinates of each weight, u and z. */
+export function drawNetworks(cache, m, seed, two = false) {
+  if (cache.seed !== seed) Object.assign(cache, { seed, a: signs(NEURONS, seed), ...drawNeurons(seed, two) });
+  return { ...cache, networks: networksAt(m) };
+}
+
+function drawNeurons(seed, two) {
+  const key = streamKey(seed, "W0");
+  const u = new Float32Array(NEURONS), z = new Float32Array(two ? NEURONS : 0);
+  const pair = new Float32Array(2);
+  for (let s = 0; s < NEURONS; s++) {
+    normals(pair, 0, key, s * ROW, 2);
+    u[s] = pair[0];
+    if (two) z[s] = pair[1];
+  }
+  return { u, z };
+}
+
+/**
+ * The length of a vector of n >= 2 standard normals, the row-th of its stream, from a few numbers whatever n is: Marsaglia
+ * and Tsang 2000 draw a gamma variable of n/2 as c v, v = (1 + z / (3 sqrt c))^3, from a normal z, and keep it if an
+ * exponential variable exceeds -(z^2 / 2 + c - c v + c log v).
+ */
+export function chi(n, key, row) {
+  const c = n / 2 - 1 / 3;
+  const z = new Float32Array(4); // the last two make the exponential variable
+  for (let counter = row * ROW; ; counter += 4) {
+    normals(z, 0, key, counter, 4);
+    const v = (1 + z[0] / (3 * Math.sqrt(c))) ** 3;
+    const exponential = (z[2] * z[2] + z[3] * z[3]) / 2;
+    if (v > 0 && -exponential < (z[0] * z[0]) / 2 + c - c * v + c * Math.log(v)) return Math.sqrt(2 * c * v);
+  }
+}
+
+export const mean = (values) => values.reduce((sum, value) => sum + value, 0) / values.length;
+
+export const count = (values, test) => values.reduce((sum, value) => sum + test(value), 0);
