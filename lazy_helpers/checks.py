@@ -142,14 +142,14 @@ def check_box(box: tuple[float, float], x: Tensor) -> None:
 
 
 def check_unit(name: str, x: Tensor) -> Tensor:
-    """Rows of length 1, up to rounding."""
+    """Rows of length 1 up to rounding, returned with that length in their dtype."""
     length = x.double().norm(dim=-1)
-    if not bool(((length - 1).abs() <= 1e-4).all()):
+    if not bool(((length - 1).abs() <= 1e-5).all()):
         raise ValueError(
             f"{name} must have rows of length 1, where the statement assumes it, got lengths from {length.min():.4g} to "
             f"{length.max():.4g}: pass torch.nn.functional.normalize({name}), or load data with normalize=True."
         )
-    return x
+    return (x.double() / length.unsqueeze(-1)).to(x)
 
 
 def check_gamma(gamma: float) -> float:

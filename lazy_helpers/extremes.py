@@ -128,6 +128,44 @@ def farthest(net: TwoLayerNet, x: Tensor, C0: float, y: Tensor) -> TwoLayerNet:
     return net.replace(W=ball.project(W))
 
 
+def shortest(net: TwoLayerNet, x: Tensor, C0: float, across: bool = False) -> TwoLayerNet:
+    r"""A search for the network of the ball with the shortest gradient at one unit point ``(d,)``, or part of it across x.
+
+    Gates of :math:`S_1` (Lemma 4.3) are turned one at a time, the best first, while the gradient shrinks; then all neurons that are
+    active whatever they do move against what is left of it, as far as is needed.
+    """
+    check_bare(net)
+    x = check_unit("x", check_points("x", x.reshape(1, -1), net.d, (), net.W))[0]
+    V = LazyBall(net.W, C0).radius
+    hair = 1e-3 * V
+    u = net.W @ x
+    on, loose = u > 0, (u.abs() < V - hair).nonzero().squeeze(-1)
+    rows = net.a.unsqueeze(-1) * (net.W - u.unsqueeze(-1) * x)  # across x
+    full = rows if across else net.a.unsqueeze(-1) * net.W
+    g = on.to(u) @ full
+    # What turning a gate adds: on -> off takes the neuron's part away, off -> on adds a weight that lies on the plane.
+    turns = torch.where(on[loose].unsqueeze(-1), -full[loose], rows[loose])
+    length = turns.square().sum(-1)
+    turned = torch.zeros_like(loose, dtype=torch.bool)
+    for _ in range(2 * len(loose)):
+        change = torch.where(turned, -1.0, 1.0) * (2 * (turns @ g)) + length
+        best = int(change.argmin())
+        if not float(change[best]) < 0:
+            break
+        g = g + (-turns[best] if turned[best] else turns[best])
+        turned[best] = ~turned[best]
+    moved = loose[turned]
+    W = net.W.clone()
+    W[moved] -= (u[moved] + torch.where(on[moved], hair, -hair)).unsqueeze(-1) * x
+    sure = u > V
+    if len(loose) + int(sure.sum()):
+        now = net.replace(W=W).grad(x[None])[0] * math.sqrt(net.m)
+        left = now - (now @ x) * x if across else now
+        need = min(V, float(left.norm()) / max(1, int(sure.sum())))
+        W = torch.where(sure.unsqueeze(-1), W - need * net.a.unsqueeze(-1) * torch.nn.functional.normalize(left, dim=0), W)
+    return net.replace(W=W)
+
+
 def largest_gradient_change(net: TwoLayerNet, x: Tensor, C0: float) -> Tensor:
     r"""An upper bound of :math:`\|\nabla f(x; W) - \nabla f(x; W_0)\|` over the ball, certified for the draw (our derivation).
 

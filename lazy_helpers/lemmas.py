@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from .checks import check_bare, check_count, check_gamma, check_points, check_positive, check_reach, check_unit
-from .extremes import farthest, highest, largest_singular_value
+from .extremes import farthest, highest, largest_singular_value, shortest
 from .lazy import LazyBall
 from .network import TwoLayerNet
 

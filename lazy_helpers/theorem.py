@@ -17,7 +17,7 @@ from torch import Tensor
 
 from .attack import smallest_flip
 from .checks import check_bare, check_count, check_gamma, check_points, check_positive, check_seed, check_unit
-from .extremes import farthest, highest, largest_gradient_change, largest_singular_value
+from .extremes import farthest, highest, largest_gradient_change, largest_singular_value, shortest
 from .lazy import LazyBall
 from .lemmas import difference_bound, gradient_bound, sign_change_bound, smallest_gradient, value_bound, value_range
 from .network import TwoLayerNet
@@ -158,6 +158,17 @@ def published_bound(net: TwoLayerNet, x: Tensor, C0: float, eta: Tensor) -> Tens
     return torch.stack(out, dim=-1)
 
 
+def _resisting(net: TwoLayerNet, x: Tensor, C0: float, sign: int) -> TwoLayerNet:
+    """A gradient along x alone, as far as the ball allows, f(x) as large as may be, and f(-x) of the same sign: then the
+    step runs through the origin to -x, and meets the same sign there."""
+    V = LazyBall(net.W, C0).radius
+    still = shortest(net, x, C0, across=True)
+    u = net.W @ x
+    left = (V * V - (still.W - net.W).square().sum(-1)).clamp(min=0).sqrt() * (1 - 1e-4)
+    push = torch.where(u > V, left, torch.where(u < -V, -left, 0.0)) * net.a * sign  # the moves so far are across x there
+    return net.replace(W=LazyBall(net.W, C0).project(still.W + push.unsqueeze(-1) * x))
+
+
 class Worst(NamedTuple):
     """A network of the ball that one step hardly flips: ``eta`` its smallest flipping step, infinite where none flips it."""
 
@@ -189,6 +200,7 @@ def worst_network(net: TwoLayerNet, x: Tensor, C0: float, rounds: int = 3) -> Wo
 
     judge(net)
     for sign in (1, -1):
+        judge(_resisting(net, x, C0, sign))
         for angle in torch.linspace(0, 0.5 * math.pi, 10).tolist()[:-1]:
             now = net
             for _ in range(rounds):

@@ -51,7 +51,7 @@ def test_no_network_of_the_ball_breaks_the_bound(d, m, C0, seed):
         there, first, residual = after(other, x, eta)
         assert (there <= bound.total + 1e-9).all()
         sides.setdefault(float(other(x[None])[0].sign()), []).append((first, residual))
-    assert set(sides) == {1.0, -1.0} or C0 < 1
+    assert set(sides) == {1.0, -1.0} or C0 <= 1
 
 
 @pytest.mark.parametrize("sign", [1, -1])
@@ -59,6 +59,8 @@ def test_no_network_of_the_ball_breaks_the_bound(d, m, C0, seed):
 def test_each_bound_of_the_residual_holds_alone(d, m, C0, sign):
     draw = torch.Generator().manual_seed(m)
     net, x = lh.TwoLayerNet.init(d, m, seed=4, dtype=F64), lh.unit_sphere(1, d, seed=4).double()[0]
+    if float(net(x[None])[0]) * sign < 0:
+        net = net.replace(a=-net.a)
     eta = torch.tensor([0.5, 2.0, 8.0, 30.0], dtype=F64) / d
     g0, sigma, change = net.grad(x[None])[0], largest_singular_value(net.W), largest_gradient_change(net, x[None], C0)[0]
     u, p, up = net.W @ x, net.W @ g0, sign * net.a > 0
@@ -152,7 +154,7 @@ def test_the_formula_certifies_for_some_d_and_not_for_small_ones():
     def certified(d, m=1000, C0=1.0):
         return any(theorem.flip_formula(d, m, C0, 0.01, c / d) < 0 for c in (2, 3, 5, 8, 12, 20, 30))
 
-    assert not certified(100) and not certified(1000) and certified(10**7)
+    assert not certified(100) and not certified(10_000) and certified(10**7, m=10**6)
 
 
 def test_bad_input_is_refused():
