@@ -14,7 +14,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .checks import check_bare, check_count, check_points, check_positive, check_unit
+from .checks import check_bare, check_count, check_points, check_unit
 from .lazy import LazyBall
 from .network import TwoLayerNet
 
@@ -25,6 +25,7 @@ class Response(NamedTuple):
     on: Tensor  # 1 where the neuron is then active, else 0
     along: Tensor
     across: Tensor
+    gain: Tensor  # what it then adds to sqrt(m) <y, grad f>
 
 
 class Highest(NamedTuple):
@@ -66,8 +67,8 @@ def _highest(net: TwoLayerNet, x: Tensor, V: float, z: Tensor, eta: Tensor, iter
 
     for _ in range(iterations):
         y = z - 2 * eta.unsqueeze(-1) * g
-        s = _farthest(net, u, x, y, V)
-        upper = torch.minimum(upper, eta * dot(g, g) + dot(y, s))
+        most, s = _farthest(net, u, x, y, V)
+        upper = torch.minimum(upper, eta * dot(g, g) + most)
         value = dot(z, s) - eta * dot(s, s)
         direction = torch.where((value > found).unsqueeze(-1), y, direction)
         found = torch.maximum(found, value)
@@ -77,12 +78,12 @@ def _highest(net: TwoLayerNet, x: Tensor, V: float, z: Tensor, eta: Tensor, iter
     return upper, found, direction
 
 
-def _farthest(net: TwoLayerNet, u: Tensor, x: Tensor, y: Tensor, V: float) -> Tensor:
-    """The gradient of the ball that goes farthest in the direction y: ``(n, d)``."""
+def _farthest(net: TwoLayerNet, u: Tensor, x: Tensor, y: Tensor, V: float) -> tuple[Tensor, Tensor]:
+    """The maximum of <y, grad f(x; W)> over the ball, ``(n,)`` in float64, and the gradient that attains it, ``(n, d)``."""
     best = respond(u, net.W @ y.mT, net.a.unsqueeze(-1), V, (x * y).sum(-1), y.square().sum(-1))
     c = best.on * net.a.unsqueeze(-1)
     moved = (c * best.along).sum(0).unsqueeze(-1) * x + (c * best.across).sum(0).unsqueeze(-1) * y
-    return (c.mT @ net.W + moved) / math.sqrt(net.m)
+    return best.gain.double().sum(0) / math.sqrt(net.m), (c.mT @ net.W + moved) / math.sqrt(net.m)
 
 
 def respond(u: Tensor, p: Tensor, a: Tensor, V: float, yx: Tensor, yy: Tensor) -> Response:
@@ -94,16 +95,20 @@ def respond(u: Tensor, p: Tensor, a: Tensor, V: float, yx: Tensor, yy: Tensor) -
     """
     length = yy.sqrt()
     side = (yy - yx.square()).clamp(min=0).sqrt()  # the part of y across x
-    tiny = torch.finfo(u.dtype).tiny
-    free = u + a * V * (yx / length.clamp(min=tiny)) >= 0  # the ball's far end in the direction a y is active
+    plane = side > 1e-3 * length  # below, rounding alone would say where across x is
+
+    def per(amount: Tensor | float, size: Tensor, there: Tensor) -> Tensor:
+        return torch.where(there, amount / torch.where(there, size, 1.0), 0.0)
+
+    free = u + a * V * per(yx, length, length > 0) >= 0  # the ball's far end in the direction a y is active
     half = (V * V - u.square()).clamp(min=0).sqrt()  # how far the ball reaches along the plane
     gain = torch.where(free, a * p + V * length, a * (p - u * yx) + half * side)
     on = (u > -V) & ((gain > 0) | (u > V))
-    slide = a * half / side.clamp(min=tiny)
-    across = torch.where(free, a * V / length.clamp(min=tiny), slide)
+    slide = a * per(half, side, plane)
+    across = torch.where(free, a * per(V, length, length > 0), slide)
     along = torch.where(free, 0.0, -u - slide * yx)
     leave = torch.where(u > 0, -u, 0.0)  # to the plane, no farther
-    return Response(on.to(u), torch.where(on, along, leave), torch.where(on, across, 0.0))
+    return Response(on.to(u), torch.where(on, along, leave), torch.where(on, across, 0.0), torch.where(on, gain, 0.0))
 
 
 def farthest(net: TwoLayerNet, x: Tensor, C0: float, y: Tensor) -> TwoLayerNet:
@@ -118,7 +123,7 @@ def farthest(net: TwoLayerNet, x: Tensor, C0: float, y: Tensor) -> TwoLayerNet:
     ball = LazyBall(net.W, C0)
     u, p, a, V = net.W @ x[0], net.W @ y[0], net.a, ball.radius
     best = respond(*(part.reshape(-1, 1) for part in (u, p, a)), V, (x * y).sum(-1), y.square().sum(-1))
-    on, along, across = (part.view(u.shape) for part in best)
+    on, along, across, _ = (part.view(u.shape) for part in best)
     hair = 1e-4 * V
     W = net.W + (1 - 1e-4) * (along.unsqueeze(-1) * x + across.unsqueeze(-1) * y)
     z = W @ x[0]
@@ -162,7 +167,9 @@ def shortest(net: TwoLayerNet, x: Tensor, C0: float, across: bool = False) -> Tw
         now = net.replace(W=W).grad(x[None])[0] * math.sqrt(net.m)
         left = now - (now @ x) * x if across else now
         need = min(V, float(left.norm()) / max(1, int(sure.sum())))
-        W = torch.where(sure.unsqueeze(-1), W - need * net.a.unsqueeze(-1) * torch.nn.functional.normalize(left, dim=0), W)
+        W = torch.where(
+            sure.unsqueeze(-1), W - need * net.a.unsqueeze(-1) * torch.nn.functional.normalize(left, dim=0), W
+        )
     return net.replace(W=W)
 
 

@@ -123,7 +123,9 @@ def certified_steps(net: TwoLayerNet, x: Tensor, C0: float, grid: int = 40, iter
     Tried on a geometric grid from 0.3 to 100 times :math:`1/\|\nabla f(x; W_0)\|^2`: the ends are within a step of it.
     """
     scale = net.grad(x.reshape(1, -1)).double().square().sum(-1).mean()
-    eta = torch.logspace(math.log10(0.3), 2, check_count("grid", grid, at_least=2), dtype=torch.float64, device=x.device)
+    eta = torch.logspace(
+        math.log10(0.3), 2, check_count("grid", grid, at_least=2), dtype=torch.float64, device=x.device
+    )
     eta = eta / scale
     total = flip_bound(net, x, C0, eta, iterations).total
     sure = total < 0
@@ -132,7 +134,9 @@ def certified_steps(net: TwoLayerNet, x: Tensor, C0: float, grid: int = 40, iter
     none = ~sure.any(-1)
     nan = torch.full_like(low, math.nan)
     at = total.argmin(-1)
-    return Steps(torch.where(none, nan, low), torch.where(none, nan, high), torch.where(none, nan, eta[at]), total.amin(-1))
+    return Steps(
+        torch.where(none, nan, low), torch.where(none, nan, high), torch.where(none, nan, eta[at]), total.amin(-1)
+    )
 
 
 def published_bound(net: TwoLayerNet, x: Tensor, C0: float, eta: Tensor) -> Tensor:
@@ -165,7 +169,9 @@ def _resisting(net: TwoLayerNet, x: Tensor, C0: float, sign: int) -> TwoLayerNet
     still = shortest(net, x, C0, across=True)
     u = net.W @ x
     left = (V * V - (still.W - net.W).square().sum(-1)).clamp(min=0).sqrt() * (1 - 1e-4)
-    push = torch.where(u > V, left, torch.where(u < -V, -left, 0.0)) * net.a * sign  # the moves so far are across x there
+    push = (
+        torch.where(u > V, left, torch.where(u < -V, -left, 0.0)) * net.a * sign
+    )  # the moves so far are across x there
     return net.replace(W=LazyBall(net.W, C0).project(still.W + push.unsqueeze(-1) * x))
 
 

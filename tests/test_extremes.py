@@ -64,6 +64,7 @@ def test_one_neuron_against_a_grid(seed):
         u = float((w + move) @ x)
         assert u >= -1e-12 if best.on.item() else u <= 1e-12
         moved = w + grid
+        assert gain == pytest.approx(float(best.gain), abs=1e-12)
         brute = float((a * (moved @ x > 0) * (moved @ y)).max())
         assert brute <= gain + 1e-9 and gain - brute < 0.02 * float(y.norm())
 
@@ -75,8 +76,8 @@ def test_moves_for_y_along_x_and_for_y_zero_are_finite():
         best = respond(u, p, a, 0.5, y, y.square())
         assert all(torch.isfinite(part).all() for part in best)
     up = respond(u, u, a, 0.5, torch.ones(1, dtype=F64), torch.ones(1, dtype=F64))
-    gain = up.on * (u + up.along + up.across)
-    assert torch.allclose(gain, (u + 0.5).clamp(min=0))  # y = x: sigma(u + V)
+    assert torch.allclose(up.on * (u + up.along + up.across), (u + 0.5).clamp(min=0))  # y = x: sigma(u + V)
+    assert torch.allclose(up.gain, (u + 0.5).clamp(min=0))
 
 
 @pytest.mark.parametrize("d, m, C0", [(2, 5, 0.5), (5, 40, 1.0), (20, 200, 3.0), (100, 1000, 10.0), (30, 20, 20.0)])
@@ -86,8 +87,9 @@ def test_no_network_of_the_ball_goes_farther(d, m, C0):
     net = lh.TwoLayerNet.init(d, m, seed=d, dtype=F64)
     x, y = lh.unit_sphere(1, d).double(), torch.randn(1, d, generator=draw, dtype=F64)
     ball = lh.LazyBall(net.W, C0)
-    s = _farthest(net, net.preactivations(x), x, y, ball.radius)
-    most = float((y * s).sum())
+    most, s = _farthest(net, net.preactivations(x), x, y, ball.radius)
+    most = float(most)
+    assert float((y * s).sum()) == pytest.approx(most)
     for trial in range(60):
         other = anywhere(net, C0, draw, boundary=trial % 2 == 0)
         assert float((y * other.grad(x)).sum()) <= most + 1e-9
@@ -121,14 +123,16 @@ def test_the_highest_value_is_bracketed(d, m, C0):
             assert all(value(other.W, i) <= out.upper[k, i] + 1e-9 for i in range(3))
         for i in range(3):
 
-            def objective(W, i=i):
+            def objective(W, i=i, one=one):
                 g = soft_gradient(W, one.a, x[i], 0.05)
                 return x[i] @ g - eta[i] * g @ g
 
             other = climbed(one, ball, objective)
             assert value(other.W, i) <= out.upper[k, i] + 1e-9
             built = farthest(one, x[i], C0, out.direction[k, i])
-            assert value(built.W, i) == pytest.approx(float(out.found[k, i]), abs=0.02 * (1 + abs(float(out.found[k, i]))))
+            assert value(built.W, i) == pytest.approx(
+                float(out.found[k, i]), abs=0.02 * (1 + abs(float(out.found[k, i])))
+            )
 
 
 @pytest.mark.parametrize("d, m, C0", [(3, 30, 1.0), (25, 200, 3.0), (100, 1000, 10.0)])
@@ -152,7 +156,9 @@ def test_the_gradient_changes_no_more_than_certified(d, m, C0):
 def test_largest_singular_value():
     for shape in ((3, 7), (7, 3), (1, 1), (40, 40)):
         W = torch.randn(shape, generator=torch.Generator().manual_seed(0))
-        assert float(largest_singular_value(W)) == pytest.approx(float(torch.linalg.matrix_norm(W.double(), 2)), rel=1e-9)
+        assert float(largest_singular_value(W)) == pytest.approx(
+            float(torch.linalg.matrix_norm(W.double(), 2)), rel=1e-9
+        )
     assert float(largest_singular_value(torch.zeros(0, 5))) == 0
 
 

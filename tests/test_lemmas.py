@@ -74,7 +74,9 @@ def test_gradient_parts():
     assert torch.allclose(along * 2.5, net(x)) and torch.allclose(norm, net.grad(x).norm(dim=-1))
 
 
-@pytest.mark.parametrize("d, m, C0", [(2, 20, 0.5), (10, 100, 1.0), (100, 1000, 3.0), (100, 1000, 10.0), (25, 400, 10.0)])
+@pytest.mark.parametrize(
+    "d, m, C0", [(2, 20, 0.5), (10, 100, 1.0), (100, 1000, 3.0), (100, 1000, 10.0), (25, 400, 10.0)]
+)
 def test_the_smallest_gradient_is_bracketed(d, m, C0):
     draw = torch.Generator().manual_seed(m)
     net, x = lh.TwoLayerNet.init(d, m, members=(2,), dtype=F64), lh.unit_sphere(2, d).double()
@@ -136,7 +138,11 @@ def test_the_count_of_sign_changes_has_its_mean_and_its_bound_at_x_and_beside_it
 def test_flip_probability_is_an_angle():
     draw = torch.Generator().manual_seed(3)
     x = lh.unit_sphere(5, 4)
-    delta = 0.9 * torch.rand(5, 1, generator=draw) * torch.nn.functional.normalize(torch.randn(5, 4, generator=draw), dim=-1)
+    delta = (
+        0.9
+        * torch.rand(5, 1, generator=draw)
+        * torch.nn.functional.normalize(torch.randn(5, 4, generator=draw), dim=-1)
+    )
     p, n = lemmas.flip_probability(x, delta), 200_000
     w = torch.randn(n, 4, generator=draw)
     share = ((w @ x.T > 0) != (w @ (x + delta).T > 0)).double().mean(0)
@@ -171,7 +177,9 @@ def test_the_difference_for_a_random_delta(d):
     assert torch.allclose(norm, turn.norm(dim=-1)) and (along.abs() <= norm * (1 + 1e-5)).all()
 
 
-@pytest.mark.parametrize("d, m, C0, R", [(3, 50, 0.5, 0.3), (10, 200, 2.0, 0.5), (40, 1000, 5.0, 0.2), (100, 400, 1.0, 0.5)])
+@pytest.mark.parametrize(
+    "d, m, C0, R", [(3, 50, 0.5, 0.3), (10, 200, 2.0, 0.5), (40, 1000, 5.0, 0.2), (100, 400, 1.0, 0.5)]
+)
 def test_no_delta_and_no_network_of_the_ball_turns_the_gradient_more_than_certified(d, m, C0, R):
     draw = torch.Generator().manual_seed(d)
     net, x = lh.TwoLayerNet.init(d, m, dtype=F64), lh.unit_sphere(3, d).double()

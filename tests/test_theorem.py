@@ -62,7 +62,11 @@ def test_each_bound_of_the_residual_holds_alone(d, m, C0, sign):
     if float(net(x[None])[0]) * sign < 0:
         net = net.replace(a=-net.a)
     eta = torch.tensor([0.5, 2.0, 8.0, 30.0], dtype=F64) / d
-    g0, sigma, change = net.grad(x[None])[0], largest_singular_value(net.W), largest_gradient_change(net, x[None], C0)[0]
+    g0, sigma, change = (
+        net.grad(x[None])[0],
+        largest_singular_value(net.W),
+        largest_gradient_change(net, x[None], C0)[0],
+    )
     u, p, up = net.W @ x, net.W @ g0, sign * net.a > 0
     reach = eta * (g0.norm() + change)
     by_size = theorem._by_size(u[up].abs(), C0, (sigma + C0) * reach, m)
@@ -87,7 +91,9 @@ def test_the_residual_bounds_against_brute_force_over_switches():
         for mask in range(1, 64):
             some = torch.tensor([bool(mask >> i & 1) for i in range(6)])
             best = max(best, T * math.sqrt(int(some.sum())) - float((u[some] - V).clamp(min=0).sum()))
-        assert float(theorem._by_size(u, C0, torch.tensor([T], dtype=F64), m)[0]) * math.sqrt(m) == pytest.approx(max(best, 0))
+        assert float(theorem._by_size(u, C0, torch.tensor([T], dtype=F64), m)[0]) * math.sqrt(m) == pytest.approx(
+            max(best, 0)
+        )
 
 
 def test_certified_steps_flip_every_network_tried():
