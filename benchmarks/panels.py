@@ -6,8 +6,8 @@ page of the book carries them. What the columns of the table mean:
 control     what was moved. "open" is the page itself, opened anew: its Worker starts and makes the first draw at that
             size (the browser itself is warm: one opening goes before). "seed" is the button "New draw": new weights
             at that size, every time. The others are warmed up, so that no weights are drawn: "d" and "m" go to the
-            next stop and back, "C0" and "R" go through their range, "weights" through its options.
-d, m        the size of the network.
+            next stop and back, "C0", "R" and "gamma" go through their range, "weights" through its options.
+d, m        the size of the network; no d where it plays no part.
 median_ms   from the input event (for "open", from where the page's panel begins) to the second animation frame after
 worst_ms    the page shows the new numbers: the first is the frame that shows them, and by the second it is painted.
             Most of a small number is this waiting: at 60 frames a second a move that takes no time at all needs 10
@@ -31,10 +31,10 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
-from lazy_helpers.panels import SettingPanel, StepPanel, bundle
+from lazy_helpers.panels import FlipsPanel, GradientPanel, SettingPanel, StepPanel, ValuePanel, bundle
 
 MOVES = 9
-WARM_UP = 3  # with MOVES a multiple of the three options for the weights: every control ends where it began
+WARM_UP = 3  # with MOVES a multiple of the three options for the weights and of gamma's six: every control ends where it began
 OPENINGS = 3
 FRAME_MS = 1000 / 60
 D = (25, 784)
@@ -43,6 +43,9 @@ PANELS = {  # the step panel also with the weights that cost the most: two draws
     "setting": SettingPanel,
     "step": StepPanel,
     "step, random W": partial(StepPanel, weights="random"),
+    "value": ValuePanel,
+    "gradient": GradientPanel,
+    "flips": FlipsPanel,
 }
 COLUMNS = ("panel", "control", "d", "m", "median_ms", "worst_ms", "blocked_ms", "moves")
 
@@ -117,9 +120,9 @@ def rows() -> list[dict]:
         found = []
         for name, widget in PANELS.items():
             own = offered[name.split(",")[0]]
-            for d, m in sizes(own):
-                timings = measure(page, Path(folder), widget(d=d, m=m), own)
-                found += [row(name, control, d, m, times) for control, times in timings.items()]
+            for size in sizes(own):
+                timings = measure(page, Path(folder), widget(**size), own)
+                found += [row(name, control, size.get("d", ""), size["m"], times) for control, times in timings.items()]
         return found
 
 
@@ -158,9 +161,10 @@ def controls(page, folder: Path) -> dict[str, dict]:
     }
 
 
-def sizes(offered: dict[str, list]) -> list[tuple[int, int]]:
-    """The sizes (d, m) to measure at: the stops nearest to D and M."""
-    return [(d, m) for d in nearest(offered["d"], D) for m in nearest(offered["m"], M)]
+def sizes(offered: dict[str, list]) -> list[dict[str, int]]:
+    """The sizes d, if the panel has one, and m to measure at: the stops nearest to D and M."""
+    widths = [{"m": m} for m in nearest(offered["m"], M)]
+    return [{"d": d} | width for d in nearest(offered["d"], D) for width in widths] if "d" in offered else widths
 
 
 def nearest(stops: list, wanted: tuple) -> list:
@@ -206,7 +210,7 @@ def path(key: str, stops: list, start) -> list[int]:
     if key in ("d", "m"):  # near the size that the row is about, and never to new weights twice
         beside = at + 1 if at + 1 < len(stops) else at - 1
         return [beside, at] * (count // 2)
-    if isinstance(start, str):
+    if len(stops) < count:  # a choice, or a slider of few stops
         return [(at + k) % len(stops) for k in range(1, count + 1)]
     return [round(k * (len(stops) - 1) / (count - 2)) for k in range(count - 1)] + [at]
 
@@ -219,7 +223,7 @@ def moved(page, moves: list[tuple]) -> list[dict]:
     return [page.evaluate("move", step) for step in steps][WARM_UP:]
 
 
-def row(panel: str, control: str, d: int, m: int, timings: list[dict]) -> dict:
+def row(panel: str, control: str, d: int | str, m: int, timings: list[dict]) -> dict:
     times = [timing["ms"] for timing in timings]
     return {
         "panel": panel,

@@ -1,12 +1,13 @@
 // Many independent networks at one point: what the panels of Lemmas 4.1 to 4.3 count and average.
 //
 // x is the first unit vector, so a network is m Gaussians u_s = w_s . x and m signs, whatever d is. One long draw is cut
-// into networks of m neurons: the first of them is the network that the other panels show for the seed.
+// into networks of m neurons each, so that another m or C0 needs no new one.
 
-import { text } from "./view.mjs";
-import { normals, ROW, signs, streamKey } from "./weights.mjs";
+import { plain, text } from "./view.mjs";
+import { normalMatrix, normals, ROW, signs } from "./weights.mjs";
 
-const NEURONS = 1e6; // drawn once a seed: 10 000 networks at m = 100, one at m = 10^6
+const SIDE = 1000; // the corner of a stream that is read as one long row
+const NEURONS = SIDE * SIDE; // drawn once a seed: 10 000 networks at m = 100, one at m = 10^6
 export const MOST_SHOWN = 100; // networks drawn one by one
 
 export const MILLION = {
@@ -22,22 +23,16 @@ const networksAt = (m) => Math.max(1, Math.floor(NEURONS / m));
 /** "10 000 draws", for a sentence. */
 export const drawsAt = (m) => `${text(networksAt(m))} draw${networksAt(m) > 1 ? "s" : ""}`;
 
-/** How many networks there are at width m, and the neurons of them all; with `two` coordinates of each weight, u and z. */
+/**
+ * How many networks there are at width m, and the neurons of them all, kept in `cache`: u = w . x and a, and with `two`
+ * also a second coordinate z of each weight.
+ */
 export function drawNetworks(cache, m, seed, two = false) {
-  if (cache.seed !== seed) Object.assign(cache, { seed, a: signs(NEURONS, seed), ...drawNeurons(seed, two) });
-  return { ...cache, networks: networksAt(m) };
-}
-
-function drawNeurons(seed, two) {
-  const key = streamKey(seed, "W0");
-  const u = new Float32Array(NEURONS), z = new Float32Array(two ? NEURONS : 0);
-  const pair = new Float32Array(2);
-  for (let s = 0; s < NEURONS; s++) {
-    normals(pair, 0, key, s * ROW, 2);
-    u[s] = pair[0];
-    if (two) z[s] = pair[1];
+  if (cache.seed !== seed) {
+    const normal = (stream) => normalMatrix(SIDE, SIDE, seed, stream);
+    Object.assign(cache, { seed, u: normal("W0"), z: two && normal("boundary"), a: signs(NEURONS, seed) });
   }
-  return { u, z };
+  return { ...cache, networks: networksAt(m) };
 }
 
 /**
@@ -59,3 +54,11 @@ export function chi(n, key, row) {
 export const mean = (values) => values.reduce((sum, value) => sum + value, 0) / values.length;
 
 export const count = (values, test) => values.reduce((sum, value) => sum + test(value), 0);
+
+/** "0.012 to 0.085": Wilson's 95 % confidence interval of a probability, from `hits` in n draws. */
+export function interval(hits, n) {
+  const z = 1.96, middle = hits + (z * z) / 2;
+  const half = z * Math.sqrt((hits * (n - hits)) / n + (z * z) / 4);
+  const round = (value) => plain(Number(Math.min(1, Math.max(0, value / (n + z * z))).toPrecision(2)));
+  return `${round(middle - half)} to ${round(middle + half)}`;
+}

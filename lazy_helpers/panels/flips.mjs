@@ -4,7 +4,7 @@ import { sign_changes } from "./lazy.mjs";
 import { sign_change_bound, sign_change_mean } from "./lemmas.mjs";
 import { PANELS } from "./panel.mjs";
 import { C0 } from "./setting.mjs";
-import { count, drawNetworks, drawsAt, GAMMA, mean, MILLION } from "./draws.mjs";
+import { count, drawNetworks, drawsAt, GAMMA, interval, mean, MILLION } from "./draws.mjs";
 import { bars, circle, figure, html, line, logScale, numbers, percent, plain, powers, rect, roundRange, scale, strokes, text, ticks, write, xAxis, yAxis } from "./view.mjs";
 
 /** |S_1| of each network. */
@@ -53,13 +53,13 @@ function buildFlips() {
       bound: [bound, results.vacuous ? "at least m: it says nothing" : `${text(bound / expected, 3)} times the mean`],
       share: [results.share, `${percent(results.share)} of m = ${text(m)}`],
       largest: [results.largest, `of ${drawsAt(m)}`],
-      beyond: [results.beyond, `${text(over)} of ${drawsAt(m)}; γ = ${plain(gamma)}`],
+      beyond: [results.beyond, `${text(over)} of ${drawsAt(m)}: ${interval(over, draws)}; γ = ${plain(gamma)}`],
       V: [V, `C₀/√m = ${plain(C0)}/√${text(m)}`],
     });
     const measured = `on average ${text(Math.round(results.flips))} of ${text(m)} neurons (${percent(results.share)}) can change their sign at x inside the ball`;
     const headline = results.vacuous
       ? `The lemma says nothing here: its bound ${text(Math.round(bound))} is at least m = ${text(m)}. In fact ${measured}${results.share > 0.5 ? ", hardly a lazy regime" : ""}.`
-      : `${measured[0].toUpperCase()}${measured.slice(1)}, and the lemma allows ${text(Math.floor(bound))}: both shares fall like 1/√m, whatever d is.`;
+      : `${measured[0].toUpperCase()}${measured.slice(1)}, and the lemma allows ${text(Math.floor(bound))}: both, as shares of m, fall like 1/√m, whatever d is.`;
     histogram.show(
       `Histogram of the number of neurons that can change sign, from ${text(Math.min(...flips))} to ${text(results.largest)} in ${drawsAt(m)}. ${headline}`,
       (frame) => paintFlips(frame, m, C0, bound, expected, flips),
@@ -78,10 +78,10 @@ function paintFlips({ width, height }, m, C0, bound, expected, flips) {
   const least = Math.min(...flips), most = Math.max(...flips);
   const room = 0.08 * (Math.max(bound, linear(m, C0), most) - least);
   const [low, high] = roundRange(Math.max(0, least - room), Math.max(bound, linear(m, C0), most) + room, 5);
-  const bin = Math.max(1, Math.ceil((most - least + 1) / 25), Math.ceil((high - low) / 90)); // whole: |S_1| is
+  const bin = Math.max(1, Math.ceil((most - least + 1) / 25), Math.ceil((high - low) / 60)); // whole: |S_1| is
   const counts = new Array(Math.ceil((most - least + 1) / bin)).fill(0);
-  for (const value of flips) counts[Math.floor((value - least) / bin)]++;
-  const from = least - 0.5, to = from + bin * counts.length;
+  for (const value of flips) counts[counts.length - 1 - Math.floor((most - value) / bin)]++;
+  const to = most + 0.5, from = to - bin * counts.length;
   const x = scale(low, high, left, right);
   const tallest = roundRange(0, Math.max(...counts), 4)[1];
   const y = scale(0, tallest, bottom, top);
@@ -103,7 +103,7 @@ const WIDE = [100, 1e6];
 const SHARES = [5e-4, 5];
 
 function paintShares({ width, height }, m, C0, gamma, flips) {
-  const left = 56, right = width - 14, top = 26, bottom = height - 42;
+  const left = 56, right = width - 28, top = 26, bottom = height - 42;
   const x = logScale(...WIDE, left, right), y = logScale(...SHARES, bottom, top);
   const widths = Array.from({ length: 41 }, (_, k) => 10 ** (2 + k / 10));
   const curve = (kind, share) => line(kind, widths.map((width) => [x(width), y(share(width))]));
@@ -129,7 +129,7 @@ PANELS.flips = {
   notes: ({ m, C0, gamma }) => ({
     m: `hidden neurons; ${drawsAt(m)}`,
     C0: `V = C₀/√m = ${text(C0 / Math.sqrt(m), 3)}; d plays no part`,
-    gamma: `the bound may fail in ${percent(gamma)} of all draws`,
+    gamma: `the bound may fail in ${plain(100 * gamma)}\u202f% of all draws`,
   }),
   needs: ["m", "C0"],
   measure: measureFlips,

@@ -14,75 +14,83 @@ import { circle, figure, html, line, logScale, numbers, plain, powers, rect, rou
 const DIMENSIONS = Array.from({ length: 73 }, (_, k) => Number((25 * 10 ** (k / 20)).toPrecision(2)));
 const SHARP = 0.5 + 1 / Math.PI; // by how much of C0 the gradient can shrink, m >> d (our derivation)
 
-/**
- * One network and its ball, from u = W0 x, p = W0 e and a, where e is the direction of P grad f(x; W0), as extremes.py's
- * `respond` in the direction y opposite to the gradient. `norm` = ||grad f(x; W0)||; `lower` is the least component along
- * it that a W of the ball has, below which no ||grad f(x; W)|| falls; for that W, `plane` is the length of the gradient in the
- * plane of x and e, and across it the gradient is `turned` Gaussian vectors of variance 1 / m.
- */
-export function least_gradient(u, p, a, V) {
-  const m = u.length;
-  let f = 0, across = 0, active = 0;
-  for (let s = 0; s < m; s++) {
+/** Of the active neurons: how many there are, and the sums of a_s u_s and of z_s. */
+export function activeSums(u, z, a) {
+  let active = 0, along = 0, beside = 0;
+  for (let s = 0; s < u.length; s++) {
     if (!(u[s] > 0)) continue;
-    f += a[s] * u[s];
-    across += a[s] * p[s];
     active++;
+    along += a[s] * u[s];
+    beside += z[s];
   }
-  const root = Math.sqrt(m);
-  const norm = Math.hypot(f, across) / root;
-  const yx = -f / root / norm, ye = -across / root / norm, side = Math.abs(ye);
-  let gx = 0, ge = 0, off = 0, on = 0;
+  return { active, along, beside };
+}
+
+/**
+ * One network and its ball, from u = W0 x and p = W0 e, where e is the direction of P grad f(x; W0). Where u_s <= 0 p_s is z_s.
+ * Of the active neurons only the sum of a_s p_s is not normal: it is sqrt N times `length`, and a_s p_s is z_s but for its mean.
+ *
+ * In the direction y opposite to the gradient each neuron moves as extremes.py's `respond` has it. `norm` = ||grad f(x; W0)||;
+ * `lower` is the least component along it that a W of the ball has, below which no ||grad f(x; W)|| falls. A W with the gates
+ * of that one: without the moves of the neurons that never switch its gradient has length `plane` in the plane of x and e,
+ * and across it is the sum of `turned` standard normal vectors over sqrt m; those neurons' moves take `room` off.
+ */
+export function least_gradient(u, z, a, V, length, { active, along, beside } = activeSums(u, z, a)) {
+  const m = u.length, root = Math.sqrt(m);
+  const across = Math.sqrt(active) * length; // the sum of a_s p_s
+  const shift = (across - beside) / active;
+  const norm = Math.hypot(along, across) / root;
+  const yx = -along / root / norm, ye = -across / root / norm, side = Math.abs(ye);
+
+  // The sums over the neurons that are active in all of the ball: over all active ones, but for those near the plane.
+  let gx = along, ge = across, free = active;
+  let lowest = 0, nearX = 0, nearE = 0, off = 0, on = 0;
   for (let s = 0; s < m; s++) {
-    const us = u[s], ps = p[s], as = a[s];
-    if (us <= -V) continue;
-    let along = us, beside = ps; // of the moved weight
-    let gain;
-    if (us + as * V * yx >= 0) { // the ball's far end in the direction a y is active
-      gain = as * (us * yx + ps * ye) + V;
-      along += as * V * yx;
-      beside += as * V * ye;
-    } else { // along the plane w . x = 0
-      const half = Math.sqrt(Math.max(V * V - us * us, 0));
-      gain = as * ps * ye + half * side;
-      along = 0;
-      beside += (as * half * ye) / side;
+    const us = u[s];
+    if (Math.abs(us) > V) continue;
+    const as = a[s];
+    const ps = us > 0 ? as * (z[s] + shift) : z[s];
+    if (us > 0) {
+      gx -= as * us;
+      ge -= as * ps;
+      free--;
     }
-    if (gain > 0 || us > V) {
-      gx += as * along;
-      ge += as * beside;
+    const far = us + as * V * yx >= 0; // the ball's far end in the direction a y is active; else along the plane w . x = 0
+    const half = Math.sqrt(V * V - us * us);
+    const gain = far ? as * (us * yx + ps * ye) + V : as * ps * ye + half * side;
+    if (gain > 0) {
+      lowest -= gain;
+      nearX += far ? as * us + V * yx : 0;
+      nearE += far ? as * ps + V * ye : as * ps + (half * ye) / side;
       if (us <= 0) on++;
     } else if (us > 0) off++;
   }
+  lowest -= gx * yx + ge * ye + free * V;
   return {
     norm,
-    lower: Math.max(0, -(yx * gx + ye * ge) / root),
-    plane: Math.hypot(gx, ge) / root,
+    lower: Math.max(0, lowest / root),
+    plane: Math.hypot(gx + nearX, ge + nearE) / root,
     turned: off * (1 - off / active) + on, // the active neurons' rest sums to zero
+    room: (V * free) / root,
   };
 }
 
 function measureGradient({ d, m, C0, seed }, cache) {
   const { networks, u, z, a } = drawNetworks(cache, m, seed, true);
+  const slice = (array, i) => array.subarray(i * m, (i + 1) * m);
+  if (cache.sums?.m !== m || cache.sums.seed !== seed) {
+    const of = Array.from({ length: networks }, (_, i) => activeSums(slice(u, i), slice(z, i), slice(a, i)));
+    cache.sums = { m, seed, of };
+  }
   const V = C0 / Math.sqrt(m);
   const key = streamKey(seed, "chi");
   const norm = new Float64Array(networks), lower = new Float64Array(networks), found = new Float64Array(networks);
-  const p = new Float64Array(m);
   for (let i = 0; i < networks; i++) {
-    const ui = u.subarray(i * m, (i + 1) * m), ai = a.subarray(i * m, (i + 1) * m), zi = z.subarray(i * m, (i + 1) * m);
-    let active = 0, sum = 0;
-    for (let s = 0; s < m; s++) {
-      if (!(ui[s] > 0)) continue;
-      active++;
-      sum += zi[s];
-    }
-    // The active neurons' a_s w_s . e, given that they sum to the length of their sum, are normal but for their mean.
-    const shift = (chi(d - 1, key, 2 * i) - sum / Math.sqrt(active)) / Math.sqrt(active);
-    for (let s = 0; s < m; s++) p[s] = ui[s] > 0 ? ai[s] * (zi[s] + shift) : zi[s];
-    const least = least_gradient(ui, p, ai, V);
+    const least = least_gradient(slice(u, i), slice(z, i), slice(a, i), V, chi(d - 1, key, 2 * i), cache.sums.of[i]);
     norm[i] = least.norm;
     lower[i] = least.lower;
-    found[i] = Math.min(least.norm, Math.hypot(least.plane, Math.sqrt(least.turned / m) * chi(d - 2, key, 2 * i + 1)));
+    const switched = Math.hypot(least.plane, Math.sqrt(least.turned / m) * chi(d - 2, key, 2 * i + 1));
+    found[i] = Math.max(0, Math.min(switched, least.norm) - least.room);
   }
   return { norm, lower, found };
 }
@@ -95,18 +103,18 @@ function buildGradient() {
   });
   const draws = figure({
     caption: "At this d, in independent draws",
-    keys: [["dot point", "‖∇f(x; W₀)‖"], ["area least", "the least over all W lies here"], ["line limit", "Lemma 4.2"]],
+    keys: [["dot point", "W₀"], ["line mean", "√(d/2)"], ["area least", "the least over all W lies here"], ["line sharp", "it, m ≫ d"], ["line limit", "Lemma 4.2"]],
     height: 300,
   });
   const table = numbers(4, {
     grad_norm: "‖∇f(x; W₀)‖, mean",
-    found: "some W has, mean",
-    lower: "no W has less than, mean",
-    sharp: "√(d/2) − (½ + 1/π) C₀",
+    found: "shortest found in the ball, mean",
+    lower: "certified for every W, mean",
+    sharp: "sharp: √(d/2) − (½ + 1/π) C₀",
     bound: "Lemma 4.2’s bound",
     bound_from: "it says something from d =",
-    smallest: "no W of any draw below",
-    sharp_from: "2 (½ + 1/π)² C₀²",
+    smallest: "certified in every draw",
+    sharp_from: "its sharp form: from d =",
   });
   const figures = html("div", { class: "lp-pair" }, curves.el, draws.el);
 
@@ -114,13 +122,14 @@ function buildGradient() {
     const bound = gradient_bound(d, m, C0, gamma), bound_from = gradient_bound_from(m, C0, gamma);
     const sharp = Math.sqrt(d / 2) - SHARP * C0;
     const says = bound > 0;
+    const broken = count(data.found, (value) => value < bound);
     const results = {
       draws: data.norm.length,
       grad_norm: mean(data.norm),
       found: mean(data.found),
       lower: mean(data.lower),
       smallest: Math.min(...data.lower),
-      beyond: count(data.found, (value) => value < bound) / data.norm.length,
+      beyond: broken / data.norm.length,
       sharp,
       bound,
       bound_from,
@@ -129,28 +138,29 @@ function buildGradient() {
     const share = (value) => `${text(value / Math.sqrt(d), 3)} √d`;
     table.show({
       grad_norm: [results.grad_norm, `√(d/2) = ${text(Math.sqrt(d / 2))}`],
-      found: [results.found, `the search’s best, ${share(results.found)}`],
-      lower: [results.lower, `certified, ${share(results.lower)}`],
+      found: [results.found, share(results.found)],
+      lower: [results.lower, share(results.lower)],
       sharp: [sharp, d > m ? "not meant for d > m" : "the least, for m ≫ d"],
-      bound: [bound, says ? share(bound) : "at or below 0: it says nothing"],
+      bound: [bound, says ? `${share(bound)}; broken in ${text(broken)} of ${drawsAt(m)}` : "at or below 0: it says nothing"],
       bound_from: [bound_from, bound_from === null ? "none: too many signs can change" : `at m = ${text(m)}, γ = ${plain(gamma)}`],
-      smallest: [results.smallest, `certified in ${drawsAt(m)}`],
-      sharp_from: [2 * SHARP ** 2 * C0 ** 2, "from this d on the least is above 0, m ≫ d"],
+      smallest: [results.smallest, `the least of ${drawsAt(m)}`],
+      sharp_from: [Math.ceil(2 * SHARP ** 2 * C0 ** 2), `2 (½ + 1/π)² C₀² = ${text(2 * SHARP ** 2 * C0 ** 2)}`],
     });
-    const from = bound_from === null ? "at this m it never does, as too many neurons can change their sign" : `it does from d = ${text(bound_from)} on`;
+    const everyDraw = results.draws > 1 ? `in all ${drawsAt(m)}` : "in this draw";
     const truth = results.smallest > 0
-      ? `in ${drawsAt(m)} no W in the ball has a gradient shorter than ${text(results.smallest, 3)}`
-      : `at W₀ the mean length is ${text(results.grad_norm, 3)}, but no positive length is certain for every W in the ball of each draw`;
+      ? `${everyDraw} every W in the ball has ‖∇f(x; W)‖ ≥ ${text(results.smallest, 3)} = ${share(results.smallest)}`
+      : `at W₀ the mean length is ${text(results.grad_norm, 3)}, but no positive length is certified for all W in the balls of all draws`;
+    const from = bound_from === null ? "at this m at no d, as too many neurons can change their sign" : `only from d = ${text(bound_from)} on`;
     const headline = says
-      ? `Lemma 4.2 speaks: ‖∇f(x; W)‖ ≥ ${text(bound, 3)} for every W in the ball. Measured: ${truth}.`
-      : `Lemma 4.2 says nothing at d = ${text(d)}: ${from}. Measured: ${truth}.`;
+      ? `Lemma 4.2 gives ‖∇f(x; W)‖ ≥ ${text(bound, 3)} for every W in the ball. Measured: ${truth}.`
+      : `Lemma 4.2 says nothing at d = ${text(d)}, ${from}. Measured: ${truth}.`;
     curves.show(
       `Against d, in units of the square root of d: at W0 the gradient stays near 0.707; ${bound_from === null ? "the lemma's bound is nowhere positive" : `the lemma's bound is positive from d = ${bound_from} on`}. ${headline}`,
       (frame) => paintDimensions(frame, { d, m, C0, gamma, bound_from }, data),
     );
     draws.show(
       `In each draw the gradient at W0, of mean length ${text(results.grad_norm)}, and an interval that holds the least over the ball, from ${text(results.lower)} to ${text(results.found)} on average.`,
-      (frame) => paintGradients(frame, m, bound, data),
+      (frame) => paintGradients(frame, d, m, sharp, bound, data),
     );
     return { headline, results };
   }
@@ -160,7 +170,7 @@ function buildGradient() {
 const TOP_SHARE = 1;
 
 function paintDimensions({ width, height }, { d, m, C0, gamma, bound_from }, { norm, lower, found }) {
-  const left = 46, right = width - 12, top = 26, bottom = height - 42;
+  const left = 46, right = width - 22, top = 26, bottom = height - 42;
   const [low, high] = [DIMENSIONS[0], DIMENSIONS.at(-1)];
   const x = logScale(low, high, left, right), y = scale(0, TOP_SHARE, bottom, top);
   const dimensions = Array.from({ length: 145 }, (_, k) => low * (high / low) ** (k / 144));
@@ -186,20 +196,23 @@ function paintDimensions({ width, height }, { d, m, C0, gamma, bound_from }, { n
   ];
 }
 
-function paintGradients({ width, height }, m, bound, { norm, lower, found }) {
+function paintGradients({ width, height }, d, m, sharp, bound, { norm, lower, found }) {
   const left = 46, right = width - 10, top = 26, bottom = height - 30;
-  const shown = Math.min(norm.length, MOST_SHOWN);
+  const shown = Math.min(norm.length, MOST_SHOWN / 2);
   const order = Array.from(norm.subarray(0, shown).keys()).sort((i, j) => norm[i] - norm[j]);
   const [, high] = roundRange(0, 1.05 * Math.max(...norm.subarray(0, shown)), 5);
   const y = scale(0, high, bottom, top);
   const step = (right - left) / shown;
   const x = (k) => left + (k + 0.5) * step;
   const bar = Math.max(1, Math.min(0.7 * step, 18));
+  const across = (value) => [[left, y(value), right, y(value)]];
   return [
     ...yAxis(y, left, ticks(0, high, 5), "‖∇f(x; W)‖", right, top),
+    strokes("mean", across(Math.sqrt(d / 2))),
     ...order.map((i, k) => rect("least", x(k) - bar / 2, y(found[i]), bar, Math.max(y(lower[i]) - y(found[i]), 1.5))),
     ...order.map((i, k) => circle("point", x(k), y(norm[i]), Math.max(1.8, Math.min(0.45 * step, 5)))),
-    ...(bound > 0 ? [strokes("limit", [[left, y(bound), right, y(bound)]])] : [write("title", right - 4, bottom - 8, "end", "Lemma 4.2’s bound is below 0")]),
+    ...(sharp > 0 && d <= m ? [strokes("sharp", across(sharp))] : []),
+    ...(bound > 0 ? [strokes("limit", across(bound))] : [write("title", right - 4, bottom - 8, "end", "Lemma 4.2’s bound is below 0")]),
     strokes("frame", [[left, bottom, right, bottom]]),
     write("title", (left + right) / 2, height - 8, "middle", `${norm.length > shown ? `the first ${shown} of ` : ""}${drawsAt(m)}`),
   ];
@@ -212,7 +225,7 @@ PANELS.gradient = {
     d: SIDES.includes(Math.sqrt(d)) ? `${Math.sqrt(d)} × ${Math.sqrt(d)} pixels` : `√d = ${text(Math.sqrt(d), 3)}`,
     m: `hidden neurons; ${drawsAt(m)}`,
     C0: `V = C₀/√m = ${text(C0 / Math.sqrt(m), 3)}`,
-    gamma: `the bound may fail in ${text(100 * gamma, 3)}\u202f% of all draws`,
+    gamma: `the bound may fail in ${plain(100 * gamma)}\u202f% of all draws`,
   }),
   needs: ["d", "m", "C0"],
   measure: measureGradient,

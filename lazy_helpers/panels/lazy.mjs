@@ -141,13 +141,14 @@ export function sign_changes(u, V) {
 
 /** [min, max] of f(x; W) over the ball at ||x|| = 1: each pre-activation may move by V, alone, so neurons separate. */
 export function value_range(u, a, V) {
-  let low = 0, high = 0;
+  let middle = 0, half = 0;
   for (let s = 0; s < u.length; s++) {
-    const down = Math.max(u[s] - V, 0), up = Math.max(u[s] + V, 0);
-    low += a[s] > 0 ? down : -up;
-    high += a[s] > 0 ? up : -down;
+    const up = Math.abs(u[s] + V), down = Math.abs(u[s] - V); // 2 relu(z) = z + |z|, many times faster than a maximum
+    middle += a[s] * (2 * u[s] + up + down);
+    half += 2 * V + up - down;
   }
-  return [low / Math.sqrt(u.length), high / Math.sqrt(u.length)];
+  const scale = 4 * Math.sqrt(u.length);
+  return [(middle - half) / scale, (middle + half) / scale];
 }
 
 /** The Gauss error function, by a series of positive terms: relative error below 1e-12 for 0 <= z <= 4. */

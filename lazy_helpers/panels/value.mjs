@@ -4,8 +4,8 @@ import { value_range } from "./lazy.mjs";
 import { value_bound } from "./lemmas.mjs";
 import { PANELS } from "./panel.mjs";
 import { C0 } from "./setting.mjs";
-import { count, drawNetworks, drawsAt, GAMMA, mean, MILLION, MOST_SHOWN } from "./draws.mjs";
-import { circle, figure, line, numbers, percent, plain, rect, roundRange, scale, strokes, text, ticks, write, yAxis } from "./view.mjs";
+import { count, drawNetworks, drawsAt, GAMMA, interval, mean, MILLION, MOST_SHOWN } from "./draws.mjs";
+import { circle, figure, line, numbers, plain, rect, roundRange, scale, strokes, text, ticks, write, yAxis } from "./view.mjs";
 
 /** Of each network f(x; W0), and the least and the largest f(x; W) over its ball. */
 function measureValue({ m, C0, seed }, cache) {
@@ -28,7 +28,7 @@ function buildValue() {
       ["area interval", "all W in the ball"],
       ["line mean", "f(x; W₀) ± C₀/2"],
       ["line limit", "Lemma 4.1, all W"],
-      ["line limit-near", "its first step, W₀ alone"],
+      ["line limit-near", "the bound on |f(x; W₀)|"],
     ],
     height: 330,
   });
@@ -65,17 +65,17 @@ function buildValue() {
       f_rms: [results.f_rms, `1/√2 = ${text(Math.SQRT1_2)}`],
       largest: [results.largest, many],
       bound_initial: [bound_initial, `log(2/γ) = ${text(Math.log(2 / gamma), 3)}`],
-      beyond: [results.beyond, `${text(over(size, bound_initial))} ${many}; γ = ${plain(gamma)}`],
+      beyond: [results.beyond, `${text(over(size, bound_initial))} ${many}: ${interval(over(size, bound_initial), draws)}; γ = ${plain(gamma)}`],
       rise: [results.rise, `C₀/2 = ${plain(C0 / 2)}`],
       largest_in_ball: [results.largest_in_ball, many],
       bound: [bound, `C₀ = ${plain(C0)} more`],
-      beyond_in_ball: [results.beyond_in_ball, `${text(over(reach, bound))} ${many}; γ = ${plain(gamma)}`],
+      beyond_in_ball: [results.beyond_in_ball, `${text(over(reach, bound))} ${many}: ${interval(over(reach, bound), draws)}; γ = ${plain(gamma)}`],
     });
     const broken = over(reach, bound);
     const headline = broken
-      ? `In ${text(broken)} ${many} some W in the ball exceeds the lemma’s bound ${text(bound, 3)}; with γ = ${plain(gamma)} it may fail in ${percent(gamma)} of them, whatever d is.`
-      : `In ${draws > 1 ? `all ${drawsAt(m)}` : "this draw"} |f(x; W)| stays below ${text(results.largest_in_ball, 3)} for every W in the ball: ` +
-        `the lemma’s bound ${text(bound, 3)} holds, at every d, and W moves f by ${text(results.rise, 3)}, about C₀/2, where it allows C₀.`;
+      ? `In ${text(broken)} ${many} some W in the ball exceeds the lemma’s bound ${text(bound, 3)}; with γ = ${plain(gamma)} it may fail in ${plain(100 * gamma)}\u202f% of all draws, whatever d is.`
+      : `In ${draws > 1 ? `all ${drawsAt(m)}` : "this draw"} |f(x; W)| stays below ${text(results.largest_in_ball, 3)} for every W in the ball, whatever d is. ` +
+        `The lemma allows ${text(bound, 3)}: it grants W a move of f by C₀, and W can move it by ${text(results.rise, 3)}, about C₀/2.`;
     picture.show(
       `${headline} At W0 the values of f have root mean square ${text(results.f_rms)}.`,
       (frame) => paintValue(frame, m, C0, results, data),
@@ -94,7 +94,7 @@ function paintValue({ width, height }, m, C0, { draws, bound, bound_initial }, {
   const y = scale(from, to, bottom, top);
   const step = (right - left) / shown;
   const x = (k) => left + (k + 0.5) * step;
-  const bar = Math.max(1, Math.min(0.7 * step, 18));
+  const bar = Math.max(1, Math.min(0.55 * step, 18));
   const across = (value) => [left, y(value), right, y(value)];
   const halves = [-C0 / 2, C0 / 2].map((half) =>
     shown === 1 ? [[left, y(f[0] + half)], [right, y(f[0] + half)]] : order.map((i, k) => [x(k), y(f[i] + half)]),
@@ -119,7 +119,7 @@ PANELS.value = {
   notes: ({ m, C0, gamma }) => ({
     m: `hidden neurons; ${drawsAt(m)}`,
     C0: `V = C₀/√m = ${text(C0 / Math.sqrt(m), 3)}; d plays no part`,
-    gamma: `the bound may fail in ${percent(gamma)} of all draws`,
+    gamma: `the bound may fail in ${plain(100 * gamma)}\u202f% of all draws`,
   }),
   needs: ["m", "C0"],
   measure: measureValue,

@@ -66,7 +66,7 @@ export function normalMatrix(d, m, seed, stream) {
 export function signs(m, seed, first = 0) {
   const key = streamKey(seed, "a");
   const a = new Float32Array(m);
-  for (let s = 0; s < m; s++) a[s] = mix(mix(first + s) ^ key) >>> 31 ? -1 : 1;
+  for (let s = 0; s < m; s++) a[s] = 1 - 2 * (mix(mix(first + s) ^ key) >>> 31);
   return a;
 }
 
