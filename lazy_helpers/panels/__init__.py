@@ -1,6 +1,9 @@
 """Live panels: widgets in JupyterLab, and the same panels without a kernel in the built pages."""
 
 from .weights import ball_member, draw
-from .widgets import FlipsPanel, GradientPanel, SettingPanel, StepPanel, ValuePanel
+from .widgets import DifferencePanel, FlipsPanel, GradientPanel, SettingPanel, StepPanel, TheoremPanel, ValuePanel
 
-__all__ = ["FlipsPanel", "GradientPanel", "SettingPanel", "StepPanel", "ValuePanel", "ball_member", "draw"]
+__all__ = [
+    *("SettingPanel", "StepPanel", "ValuePanel", "GradientPanel", "FlipsPanel", "DifferencePanel", "TheoremPanel"),
+    *("ball_member", "draw"),
+]

@@ -10,7 +10,19 @@ from functools import cache
 from pathlib import Path
 
 FOLDER = Path(__file__).parent
-MODULES = ("weights", "lazy", "view", "panel", "setting", "step", "lemmas", "draws", "value", "gradient", "flips")  # each after those it imports
+MODULES = (
+    "weights",
+    "lazy",
+    "view",
+    "panel",
+    "setting",
+    "step",
+    "lemmas",
+    "draws",
+    "value",
+    "gradient",
+    "flips",
+)  # each after those it imports
 
 IMPORT = re.compile(r'^import \{[^}]*\} from "\./\w+\.mjs";\n', re.MULTILINE)
 EXPORT = re.compile(r"^export (?=(?:async )?(?:function|const|class)\b)", re.MULTILINE)

@@ -11,6 +11,8 @@ import traitlets
 from . import bundle
 
 WEIGHTS = ("initial", "random", "margin")
+DELTAS = ("gradient", "random")
+LENSES = ("network", "ball", "paper")
 
 
 class Within(traitlets.TraitType):
@@ -231,3 +233,62 @@ class FlipsPanel(Panel):
     bound = result(traitlets.Float)
     vacuous = result(traitlets.Bool)
     beyond = result(traitlets.Float)
+
+
+class DifferencePanel(Panel):
+    """Lemma 4.4: how far grad f(x; W0) turns from x to x + delta, beside a bound for all W of the ball and ||delta|| <= R.
+
+    `delta` is "gradient" (along grad f, against the sign of f) or "random" (across x), of length `R` < ||x|| = 1. Exact in law
+    without W, so d and m reach 10^6. With D = grad f(x) - grad f(x + delta), results: its `norm`, its component `along` grad f(x),
+    which alone enters the theorem, `grad_norm`, the number of `switches`, `predicted` = sqrt(d arctan(R) / pi); the `bound` of
+    ||D|| and `bound_switches`, which hold with probability 99 %, and `vacuous` where the bound is no less than grad_norm.
+    """
+
+    panel = traitlets.Unicode("difference", read_only=True).tag(sync=True)
+    about = "how far the input gradient turns, and how far it can turn at most"
+    INPUTS = ("d", "m", "C0", "R", "delta", "seed")
+    RESULTS = ("norm", "along", "grad_norm", "switches", "predicted", "bound", "bound_switches", "vacuous")
+
+    d = Within(25, 1_000_000, 400).tag(sync=True)
+    m = Within(100, 1_000_000, 10_000).tag(sync=True)
+    R = Within(0.001, 0.9, 0.1).tag(sync=True)
+    delta = OneOf(DELTAS).tag(sync=True)
+
+    norm = result(traitlets.Float)
+    along = result(traitlets.Float)
+    grad_norm = result(traitlets.Float)
+    switches = result(traitlets.Int)
+    predicted = result(traitlets.Float)
+    bound = result(traitlets.Float)
+    bound_switches = result(traitlets.Int)
+    vacuous = result(traitlets.Bool)
+
+
+class TheoremPanel(Panel):
+    """Theorem 3.1: sign(f) f(x + delta) <= (1) - R ((2) - (3)) at ||delta|| = R along grad f, and which term fails.
+
+    `lens` says whose terms: "network", W0 as drawn, where the two sides are equal; "ball", certified for every W of this
+    draw's ball, but for sigma_max(W0), bounded with probability 99 %; "paper", Lemmas 4.1, 4.2 and 4.4, with probability 99 %.
+    Exact in law without W, so d and m reach 10^6. Results: `margin` (1), `gradient` (2), `turning` (3), `bound` (the right side),
+    `flips` where it is below 0, else `fails`: "margin", "gradient" or "turning"; `delta_norm`, the first flip of W0 with ||delta|| <= 1,
+    and `certified_from`, the least R of the slider at which every W flips; None where there is none.
+    """
+
+    panel = traitlets.Unicode("theorem", read_only=True).tag(sync=True)
+    about = "the three terms that decide whether one step changes the sign of f"
+    INPUTS = ("d", "m", "C0", "R", "lens", "seed")
+    RESULTS = ("margin", "gradient", "turning", "bound", "flips", "fails", "delta_norm", "certified_from")
+
+    d = Within(25, 1_000_000, 400).tag(sync=True)
+    m = Within(100, 1_000_000, 10_000).tag(sync=True)
+    R = Within(0.001, 0.9, 0.1).tag(sync=True)
+    lens = OneOf(LENSES).tag(sync=True)
+
+    margin = result(traitlets.Float)
+    gradient = result(traitlets.Float)
+    turning = result(traitlets.Float)
+    bound = result(traitlets.Float)
+    flips = result(traitlets.Bool)
+    fails = result(traitlets.Unicode)
+    delta_norm = result(traitlets.Float)
+    certified_from = result(traitlets.Float)
