@@ -4,6 +4,13 @@ from .weights import ball_member, draw
 from .widgets import DifferencePanel, FlipsPanel, GradientPanel, SettingPanel, StepPanel, TheoremPanel, ValuePanel
 
 __all__ = [
-    *("SettingPanel", "StepPanel", "ValuePanel", "GradientPanel", "FlipsPanel", "DifferencePanel", "TheoremPanel"),
-    *("ball_member", "draw"),
+    "DifferencePanel",
+    "FlipsPanel",
+    "GradientPanel",
+    "SettingPanel",
+    "StepPanel",
+    "TheoremPanel",
+    "ValuePanel",
+    "ball_member",
+    "draw",
 ]
