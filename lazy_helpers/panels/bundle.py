@@ -22,6 +22,9 @@ MODULES = (
     "value",
     "gradient",
     "flips",
+    "projections",
+    "difference",
+    "theorem",
 )  # each after those it imports
 
 IMPORT = re.compile(r'^import \{[^}]*\} from "\./\w+\.mjs";\n', re.MULTILINE)
