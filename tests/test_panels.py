@@ -14,7 +14,7 @@ from scipy import stats
 import lazy_helpers as lh
 from lazy_helpers.panels import SettingPanel, StepPanel, ball_member, bundle, draw, sphinx_ext
 from lazy_helpers.panels.weights import normals, signs
-from lazy_helpers.panels.widgets import WEIGHTS
+from lazy_helpers.panels.widgets import WEIGHTS, Panel
 
 RELATIVE = 1e-6
 STATES = [
@@ -232,8 +232,11 @@ def test_the_range_over_the_ball_bounds_every_member_and_erf_is_scipys(maths):
 
 @pytest.mark.browser
 def test_sliders_offer_what_the_widgets_accept(maths):
-    tables = maths("() => Object.values(lazy.PANELS).map(({ controls }) => controls)")
-    for controls, panel in zip(tables, (SettingPanel, StepPanel), strict=True):
+    tables = maths("() => Object.entries(lazy.PANELS).map(([name, { controls }]) => [name, controls])")
+    widgets = {panel.class_traits()["panel"].default_value: panel for panel in Panel.__subclasses__()}
+    assert sorted(widgets) == sorted(name for name, _ in tables)
+    for name, controls in tables:
+        panel = widgets[name]
         assert [*controls, "seed"] == list(panel.INPUTS)
         for key, control in controls.items():
             trait = panel.class_traits()[key]
