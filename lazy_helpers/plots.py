@@ -265,6 +265,10 @@ def versus(table, ours: str, leave_out: Sequence[str] = ()):
                     ax.plot(ratio, row, "os^Dv"[k], color=COLOURS[k], fillstyle=fill, markersize=6.5)
         ax.axvline(1, color=INK, linewidth=0.8)
         _finish(ax, "time over ours", "", work, xlog=True, legend=False)
+        low, high = ax.get_xlim()
+        ax.xaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5) if high / low < 50 else (1,)))
+        ax.xaxis.set_major_formatter("{x:g}")
+        ax.xaxis.set_minor_locator(ticker.NullLocator())
     axes[0].set_yticks(range(len(sizes)), [f"{d}, {m}, {K}" for d, m, K in sizes])
     axes[0].set_ylabel("$d$, $m$, networks")
     axes[0].invert_yaxis()
@@ -304,6 +308,6 @@ def growth(table, axes: Sequence[str]):
     handles, labels = grid[0, 0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=3)
     return figure, (
-        f"Time and peak memory against {', '.join(axes)}, log-log, with a dashed line of slope one: "
-        "for large sizes the curves rise no faster than in proportion."
+        f"Time and peak memory of {', '.join(labels)} against {', '.join(axes)}, log-log; a dashed line of slope one "
+        "ends where the largest value lies."
     )

@@ -17,6 +17,9 @@ def drawn():
     yield plots.figure2(table, "theory")
     yield plots.figure2(table, "published", load_results("published_fig2"))
     yield plots.images([[("a & b", square, 0, 15), ("b", square - 8, -8, 8)]], alt='a "quoted" description of images')
+    bench = load_results("bench_cpu")
+    yield plots.versus(bench[bench.work.isin(["SGD steps", "PGD"])], "lazy_helpers")
+    yield plots.growth(bench[bench.work.str.contains(" against ")], ["m", "n"])
 
 
 @pytest.fixture(scope="module")
@@ -51,3 +54,11 @@ def test_figure2_says_the_stored_numbers(pictures):
     rows = load_results("fig2").query("variant == 'theory' and m == 1000")
     mean = rows.groupby("d").relative_perturbation.mean()
     assert f"falls from {mean.iloc[0]:.2g} to {mean.iloc[-1]:.2g}" in pictures[0].alt
+
+
+def test_versus_says_the_stored_ratios(pictures):
+    rows = load_results("bench_cpu").query("work == 'SGD steps'")
+    ours = rows[rows.contender == "lazy_helpers"].set_index(["d", "m", "members"]).seconds
+    others = rows[rows.contender != "lazy_helpers"].set_index(["d", "m", "members"]).seconds
+    ratios = others / ours.reindex(others.index)
+    assert f"SGD steps: from {ratios.min():.2g} to {ratios.max():.2g}" in pictures[3].alt
