@@ -8,7 +8,6 @@ import { normalMatrix, normals, ROW, signs } from "./weights.mjs";
 
 const SIDE = 1000; // the corner of a stream that is read as one long row
 const NEURONS = SIDE * SIDE; // drawn once a seed: 10 000 networks at m = 100, one at m = 10^6
-export const MOST_SHOWN = 100; // networks drawn one by one
 
 export const MILLION = {
   symbol: "m",
@@ -62,3 +61,10 @@ export function interval(hits, n) {
   const round = (value) => plain(Number(Math.min(1, Math.max(0, value / (n + z * z))).toPrecision(2)));
   return `${round(middle - half)} to ${round(middle + half)}`;
 }
+
+/** How many of the draws a picture of this width shows one by one, and the words for that. */
+export const drawsShown = (width, m) => Math.min(networksAt(m), width < 420 ? 50 : 100);
+export const shownOf = (shown, m) => `${shown < networksAt(m) ? `the first ${shown} of ` : ""}${drawsAt(m)}`;
+
+/** How often a bound failed, beside how often it may. */
+export const frequency = (hits, n, gamma) => `${text(hits)} of ${text(n)}, 95\u202f% interval ${interval(hits, n)}; γ\u00a0=\u00a0${plain(gamma)}`;

@@ -4,7 +4,7 @@ import { sign_changes } from "./lazy.mjs";
 import { sign_change_bound, sign_change_mean } from "./lemmas.mjs";
 import { PANELS } from "./panel.mjs";
 import { C0 } from "./setting.mjs";
-import { count, drawNetworks, drawsAt, GAMMA, interval, mean, MILLION } from "./draws.mjs";
+import { count, drawNetworks, drawsAt, frequency, GAMMA, mean, MILLION } from "./draws.mjs";
 import { bars, circle, figure, html, line, logScale, numbers, percent, plain, powers, rect, roundRange, scale, strokes, text, ticks, write, xAxis, yAxis } from "./view.mjs";
 
 /** |S_1| of each network. */
@@ -20,7 +20,7 @@ const linear = (m, C0) => Math.sqrt(2 / Math.PI) * C0 * Math.sqrt(m);
 function buildFlips() {
   const histogram = figure({
     caption: "|S₁| in independent draws of W₀",
-    keys: [["area bar", "draws"], ["area bar-hot", "beyond the bound"], ["line mean", "mean, m erf(V/√2)"], ["line limit", "Lemma 4.3"], ["line limit-near", "√(2/π) C₀√m"]],
+    keys: [["area bar", "draws"], ["area bar-hot", "beyond the bound"], ["line mean", "mean, m erf(V/√2)"], ["line limit", "Lemma 4.3"], ["line limit-near", "√(2/π) C₀√m"], ["area void", "more than m"]],
     height: 290,
   });
   const curves = figure({
@@ -53,10 +53,10 @@ function buildFlips() {
       bound: [bound, results.vacuous ? "at least m: it says nothing" : `${text(bound / expected, 3)} times the mean`],
       share: [results.share, `${percent(results.share)} of m = ${text(m)}`],
       largest: [results.largest, `of ${drawsAt(m)}`],
-      beyond: [results.beyond, `${text(over)} of ${drawsAt(m)}: ${interval(over, draws)}; γ = ${plain(gamma)}`],
+      beyond: [results.beyond, frequency(over, draws, gamma)],
       V: [V, `C₀/√m = ${plain(C0)}/√${text(m)}`],
     });
-    const measured = `on average ${text(Math.round(results.flips))} of ${text(m)} neurons (${percent(results.share)}) can change their sign at x inside the ball`;
+    const measured = `${draws > 1 ? "on average" : "in this draw"} ${text(Math.round(results.flips))} of ${text(m)} neurons (${percent(results.share)}) can change their sign at x inside the ball`;
     const headline = results.vacuous
       ? `The lemma says nothing here: its bound ${text(Math.round(bound))} is at least m = ${text(m)}. In fact ${measured}${results.share > 0.5 ? ", hardly a lazy regime" : ""}.`
       : `${measured[0].toUpperCase()}${measured.slice(1)}, and the lemma allows ${text(Math.floor(bound))}: both, as shares of m, fall like 1/√m, whatever d is.`;
@@ -87,7 +87,7 @@ function paintFlips({ width, height }, m, C0, bound, expected, flips) {
   const y = scale(0, tallest, bottom, top);
   const upright = (value) => [x(value), top, x(value), bottom];
   return [
-    ...(high > m ? [rect("void", x(m), top, right - x(m), bottom - top), write("title", Math.min(x(m) + 5, right - 60), top + 14, "start", "|S₁| > m")] : []),
+    ...(high > m ? [rect("void", x(m), top, right - x(m), bottom - top)] : []),
     ...yAxis(y, left, ticks(0, tallest, 4).filter(Number.isInteger), "draws per bin", right, top),
     bars("bar", counts, x, y, from, to),
     bars("bar-hot", counts, x, y, from, to, Math.max(from, bound), Math.max(to, bound)),
@@ -112,7 +112,7 @@ function paintShares({ width, height }, m, C0, gamma, flips) {
     rect("void", left, top, right - left, y(1) - top),
     write("title", right - 4, y(1) - 6, "end", "says nothing"),
     ...yAxis(y, left, powers(...SHARES), "|S₁|/m", right, top),
-    strokes("grid", [[x(m), top, x(m), bottom]]),
+    strokes("axis", [[x(m), shares[0], x(m), bottom]]),
     curve("limit-near", (width) => linear(width, C0) / width),
     curve("limit", (width) => sign_change_bound(width, C0, gamma) / width),
     curve("mean", (width) => sign_change_mean(width, C0) / width),

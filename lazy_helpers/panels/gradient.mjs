@@ -7,7 +7,7 @@
 import { gradient_bound, gradient_bound_from } from "./lemmas.mjs";
 import { PANELS } from "./panel.mjs";
 import { C0, SIDES } from "./setting.mjs";
-import { chi, count, drawNetworks, drawsAt, GAMMA, mean, MILLION, MOST_SHOWN } from "./draws.mjs";
+import { chi, count, drawNetworks, drawsAt, drawsShown, GAMMA, mean, MILLION, shownOf } from "./draws.mjs";
 import { streamKey } from "./weights.mjs";
 import { circle, figure, html, line, logScale, numbers, plain, powers, rect, roundRange, scale, strokes, text, ticks, write, xAxis, yAxis } from "./view.mjs";
 
@@ -103,7 +103,7 @@ function buildGradient() {
   });
   const draws = figure({
     caption: "At this d, in independent draws",
-    keys: [["dot point", "W₀"], ["line mean", "√(d/2)"], ["area least", "the least over all W lies here"], ["line sharp", "it, m ≫ d"], ["line limit", "Lemma 4.2"]],
+    keys: [["dot point", "W₀"], ["line mean", "√(d/2)"], ["area least", "least over the ball"], ["line sharp", "least, m ≫ d"], ["line limit", "Lemma 4.2"]],
     height: 300,
   });
   const table = numbers(4, {
@@ -185,7 +185,7 @@ function paintDimensions({ width, height }, { d, m, C0, gamma, bound_from }, { n
     ...(silent > low ? [rect("void", left, top, x(silent) - left, bottom - top)] : []),
     ...(x(silent) - left > 140 ? [write("title", left + 8, top + 16, "start", words)] : []),
     ...yAxis(y, left, ticks(0, TOP_SHARE, 5), "‖∇f‖/√d", right, top),
-    strokes("grid", [[x(d), top, x(d), bottom]]),
+    strokes("axis", [[x(d), share(mean(norm)), x(d), bottom]]),
     ...curve("mean", (d) => Math.sqrt(d / 2)),
     ...curve("sharp", (d) => Math.sqrt(d / 2) - SHARP * C0, m),
     ...curve("limit", (d) => gradient_bound(d, m, C0, gamma)),
@@ -198,7 +198,7 @@ function paintDimensions({ width, height }, { d, m, C0, gamma, bound_from }, { n
 
 function paintGradients({ width, height }, d, m, sharp, bound, { norm, lower, found }) {
   const left = 46, right = width - 10, top = 26, bottom = height - 30;
-  const shown = Math.min(norm.length, MOST_SHOWN / 2);
+  const shown = drawsShown(width, m);
   const order = Array.from(norm.subarray(0, shown).keys()).sort((i, j) => norm[i] - norm[j]);
   const [, high] = roundRange(0, 1.05 * Math.max(...norm.subarray(0, shown)), 5);
   const y = scale(0, high, bottom, top);
@@ -214,7 +214,7 @@ function paintGradients({ width, height }, d, m, sharp, bound, { norm, lower, fo
     ...(sharp > 0 && d <= m ? [strokes("sharp", across(sharp))] : []),
     ...(bound > 0 ? [strokes("limit", across(bound))] : [write("title", right - 4, bottom - 8, "end", "Lemma 4.2’s bound is below 0")]),
     strokes("frame", [[left, bottom, right, bottom]]),
-    write("title", (left + right) / 2, height - 8, "middle", `${norm.length > shown ? `the first ${shown} of ` : ""}${drawsAt(m)}`),
+    write("title", (left + right) / 2, height - 8, "middle", shownOf(shown, m)),
   ];
 }
 

@@ -4,7 +4,7 @@ import { value_range } from "./lazy.mjs";
 import { value_bound } from "./lemmas.mjs";
 import { PANELS } from "./panel.mjs";
 import { C0 } from "./setting.mjs";
-import { count, drawNetworks, drawsAt, GAMMA, interval, mean, MILLION, MOST_SHOWN } from "./draws.mjs";
+import { count, drawNetworks, drawsAt, drawsShown, frequency, GAMMA, mean, MILLION, shownOf } from "./draws.mjs";
 import { circle, figure, line, numbers, plain, rect, roundRange, scale, strokes, text, ticks, write, yAxis } from "./view.mjs";
 
 /** Of each network f(x; W0), and the least and the largest f(x; W) over its ball. */
@@ -65,11 +65,11 @@ function buildValue() {
       f_rms: [results.f_rms, `1/√2 = ${text(Math.SQRT1_2)}`],
       largest: [results.largest, many],
       bound_initial: [bound_initial, `log(2/γ) = ${text(Math.log(2 / gamma), 3)}`],
-      beyond: [results.beyond, `${text(over(size, bound_initial))} ${many}: ${interval(over(size, bound_initial), draws)}; γ = ${plain(gamma)}`],
+      beyond: [results.beyond, frequency(over(size, bound_initial), draws, gamma)],
       rise: [results.rise, `C₀/2 = ${plain(C0 / 2)}`],
       largest_in_ball: [results.largest_in_ball, many],
       bound: [bound, `C₀ = ${plain(C0)} more`],
-      beyond_in_ball: [results.beyond_in_ball, `${text(over(reach, bound))} ${many}: ${interval(over(reach, bound), draws)}; γ = ${plain(gamma)}`],
+      beyond_in_ball: [results.beyond_in_ball, frequency(over(reach, bound), draws, gamma)],
     });
     const broken = over(reach, bound);
     const headline = broken
@@ -85,9 +85,9 @@ function buildValue() {
   return { nodes: [picture.el, table.el], show, close: picture.close };
 }
 
-function paintValue({ width, height }, m, C0, { draws, bound, bound_initial }, { f, low, high }) {
+function paintValue({ width, height }, m, C0, { bound, bound_initial }, { f, low, high }) {
   const left = 46, right = width - 10, top = 26, bottom = height - 30;
-  const shown = Math.min(draws, MOST_SHOWN);
+  const shown = drawsShown(width, m);
   const order = Array.from(f.subarray(0, shown).keys()).sort((i, j) => f[i] - f[j]);
   const far = Math.max(1.12 * bound, ...high.subarray(0, shown), ...low.subarray(0, shown).map((value) => -value));
   const [from, to] = roundRange(-far, far, 6);
@@ -108,8 +108,8 @@ function paintValue({ width, height }, m, C0, { draws, bound, bound_initial }, {
     strokes("limit", [across(bound), across(-bound)]),
     ...order.map((i, k) => circle("point", x(k), y(f[i]), Math.max(1.8, Math.min(0.45 * step, 5)))),
     write("mark", left + 6, y(bound) - 6, "start", `+${text(bound, 3)}`),
-    write("mark", left + 6, y(-bound) + 15, "start", text(-bound, 3)),
-    write("title", (left + right) / 2, height - 8, "middle", `${draws > shown ? `the first ${shown} of ` : ""}${drawsAt(m)}`),
+    write("mark", right - 6, y(-bound) + 15, "end", text(-bound, 3)),
+    write("title", (left + right) / 2, height - 8, "middle", shownOf(shown, m)),
   ];
 }
 
