@@ -40,7 +40,9 @@ MODULES = ("network", "tiles", "lazy", "attack", "sgd", "train")
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--device", default="cpu", help="cpu or cuda (default: cpu)")
-    parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS, help="measure these parts, store none but the panels")
+    parser.add_argument(
+        "--only", nargs="+", choices=PARTS, default=PARTS, help="measure these parts, store none but the panels"
+    )
     parser.add_argument("--results", type=Path, default=runs.RESULTS, help="folder of the results")
     chosen = parser.parse_args(arguments)
     try:

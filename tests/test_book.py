@@ -164,7 +164,9 @@ def test_links_inside_the_book_lead_somewhere(html):
 
 def test_pages_load_nothing_from_elsewhere(html):
     """What the browser cannot show, a script that asks the network only on a click, is looked for in the source."""
-    loading = re.compile(r"""(?:src|data-src|poster)\s*=\s*["']https?://|<link[^>]+href=["']https?://|unpkg|jsdelivr|cdnjs""")
+    loading = re.compile(
+        r"""(?:src|data-src|poster)\s*=\s*["']https?://|<link[^>]+href=["']https?://|unpkg|jsdelivr|cdnjs"""
+    )
     found = {path.name: loading.findall(path.read_text()) for path in written(html)}
     assert not {name: hits for name, hits in found.items() if hits}
 
