@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 from urllib.parse import unquote, urldefrag, urlencode, urlsplit
 
+import panel_numbers
 import pytest
 import torch
 import yaml
@@ -187,11 +188,21 @@ STATES = {
         {"d": 100, "m": 1000, "C0": 5, "R": 0.2, "weights": "random", "seed": 1},
         {"d": 784, "m": 4000, "C0": 10, "R": 0.1, "weights": "margin", "seed": 2},
     ),
+    "value": (
+        {"m": 500, "C0": 5, "gamma": 0.01, "seed": 1},
+        {"m": 100_000, "C0": 20, "gamma": 0.5, "seed": 2},
+    ),
+    "flips": (
+        {"m": 500, "C0": 30, "gamma": 0.01, "seed": 1},
+        {"m": 1_000_000, "C0": 5, "gamma": 0.5, "seed": 2},
+    ),
 }
 
 
-def by_package(panel, d, m, C0, seed, R=None, weights="initial"):
+def by_package(panel, m, C0, seed, d=None, R=None, weights="initial", gamma=None):
     """A panel's numbers, from the package."""
+    if gamma:
+        return panel_numbers.numbers(panel, m, C0, gamma, seed, d)
     W0, a, x = draw(d, m, seed)
     W = torch.from_numpy(ball_member(W0, a, x, C0, weights, seed))
     net, x = lh.TwoLayerNet(W, torch.from_numpy(a).double()), torch.from_numpy(x).double()[None]

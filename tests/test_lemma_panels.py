@@ -234,7 +234,7 @@ def test_where_a_bound_is_vacuous_the_panel_says_so(opened):
     gradient.get_by_role("slider", name="input dimension").press("End")
     page.wait_for_function("!document.body.innerText.includes('says nothing here')")
     settle(page, 3)
-    assert headline(page, "flips").startswith("On average ") and headline(page, "gradient").startswith(
+    assert headline(page, "flips").startswith("In this draw ") and headline(page, "gradient").startswith(
         "Lemma 4.2 gives "
     )
     gradient.get_by_role("slider", name="size of the lazy ball").press("End")
