@@ -268,8 +268,13 @@ def difference_bound(net: TwoLayerNet, x: Tensor, C0: float, R: float) -> Tensor
     """
     check_bare(net)
     x, R = check_unit("x", check_points("x", x, net.d, net.members, net.W)), check_reach(R)
-    V = LazyBall(net.W, C0).radius
     sigma = torch.stack([largest_singular_value(W) for W in net.flat().W]).view(*net.members, 1) + C0
-    near = (net.preactivations(x).double().abs() - V).clamp(min=0).sort(dim=-2).values.square().cumsum(-2)
-    k = (near <= (sigma * R).square().unsqueeze(-2)).sum(-2)
-    return sigma * (k / net.m).sqrt()
+    u = net.preactivations(x).mT.double()
+    return turn_bound(u, LazyBall(net.W, C0).radius, sigma, torch.full_like(u[..., 0], R))
+
+
+def turn_bound(u: Tensor, V: float, sigma: Tensor, R: Tensor) -> Tensor:
+    """The bound of :func:`difference_bound` from the pre-activations ``(..., m)`` and sigma; R is ``(...)``."""
+    near = (u.abs() - V).clamp(min=0).sort(dim=-1).values.square().cumsum(-1)
+    k = (near <= (sigma * R).square().unsqueeze(-1)).sum(-1)
+    return sigma * (k / u.shape[-1]).sqrt()

@@ -19,7 +19,7 @@ from .attack import smallest_flip
 from .checks import check_bare, check_count, check_gamma, check_points, check_positive, check_seed, check_unit
 from .extremes import farthest, highest, largest_gradient_change, largest_singular_value, shortest
 from .lazy import LazyBall
-from .lemmas import difference_bound, gradient_bound, sign_change_bound, smallest_gradient, value_bound, value_range
+from .lemmas import gradient_bound, sign_change_bound, smallest_gradient, turn_bound, value_bound, value_range
 from .network import TwoLayerNet
 
 
@@ -150,15 +150,13 @@ def published_bound(net: TwoLayerNet, x: Tensor, C0: float, eta: Tensor) -> Tens
     f = torch.maximum(span.high.abs(), span.low.abs())[..., 0].double()
     L = smallest_gradient(net, x, C0).lower[..., 0]
     length = net.grad(x).double().norm(dim=-1)[..., 0] + largest_gradient_change(net, x, C0)[..., 0]
+    V, sigma = LazyBall(net.W, C0).radius, torch.stack([largest_singular_value(W) for W in net.flat().W]) + C0
+    u, sigma = net.preactivations(x)[..., 0].double(), sigma.view(length.shape)
     out = []
     for step in eta.tolist():
-        R = step * float(length.max())
-        if R >= 1:
-            out.append(torch.full_like(f, math.inf))
-            continue
-        D = difference_bound(net, x, C0, R)[..., 0]
+        D = turn_bound(u, V, sigma, step * length)
         least = torch.maximum(L, D / 2)  # where t (t - D) is smallest over t >= L
-        out.append(f - step * least * (least - D))
+        out.append(torch.where(step * length < 1, f - step * least * (least - D), math.inf))
     return torch.stack(out, dim=-1)
 
 

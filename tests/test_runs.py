@@ -185,11 +185,11 @@ def test_stored_results_bear_their_hashes_and_name_what_computed_them(name):
     assert manifest["versions"]["torch"] and manifest["devices"] and manifest["wall_seconds"] > 0
     assert set(manifest["modules_sha256"]) == set(table.code)
     for code, hashes in manifest["modules_sha256"].items():
-        needed = ("network", "lazy", "attack", "theorem" if name == "certified" else "train")
+        needed = ("network", "lazy", "attack", "theorem" if name in ("certified", "trials") else "train")
         assert set(hashes) >= {f"{module}.py" for module in needed} | {"measurement"}
         assert runs.digest_of(hashes) == code  # the modules named are those whose digest the cells bear
     assert set(manifest["code"]) == set(table.code)
-    if name == "certified":  # it draws its points
+    if name in ("certified", "trials"):  # they draw their points
         assert manifest["data_sha256"] == {}
         return
     assert set(manifest["data_sha256"]["mnist"]) == {
