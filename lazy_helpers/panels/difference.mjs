@@ -167,7 +167,7 @@ function buildDifference() {
       predicted: [predicted, `random δ; ‖D‖ is ${text(here.norm / predicted, 3)} times this`],
       bound: [here.bound, vacuous ? "vacuous: ‖∇f(x)‖ is less" : `${share(here.bound)} of ‖∇f(x)‖`],
       bound_switches: [here.bound_switched, ofM(here.bound_switched)],
-      sigma: [sigma, `√m + √d + ${text(sigma - Math.sqrt(m) - Math.sqrt(d), 3)}`],
+      sigma: [sigma, `√m + √d + ${text(sigma - Math.sqrt(m) - Math.sqrt(d), 3)}, in 99\u202f% of draws`],
     });
     const where = delta === "gradient" ? "A step of this length along the gradient" : "A random δ of this length";
     const headline =
@@ -220,7 +220,7 @@ function paintTurn(frame, d, R, { grad_norm, norm, aside, bound }) {
     curve("aside", aside, "aside-point"),
     curve("curve", norm, "point"),
   ];
-  return paintLogLog(frame, [0.001, high], "share of ‖∇f(x)‖", R, curves, (y, left, right, top) => [
+  return paintLogLog(frame, [0.0001, high], "share of ‖∇f(x)‖", R, curves, (y, left, right, top) => [
     rect("void", left, top, right - left, y(1) - top),
     strokes("zero", [[left, y(1), right, y(1)]]),
   ]);

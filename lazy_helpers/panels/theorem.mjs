@@ -98,9 +98,9 @@ export const widths = (d) => [d ** 2.4, Math.exp(d ** 0.24)];
 
 function windowWords(d, m) {
   const [least, most] = widths(d);
-  const asked = `The theorem asks for d^2.4 = ${brief(least)} ≤ m ≤ exp(d^0.24) = ${brief(most)} (constants 1)`;
-  if (least <= m && m <= most) return `${asked}, and so it is.`;
-  return least > most ? `${asked}: at this d no m is in that window.` : `${asked}: not met.`;
+  const met = least <= m && m <= most;
+  const words = met ? "met" : least > most ? "empty at this d" : "not met";
+  return `The theorem’s width window, d^2.4 = ${brief(least)} ≤ m ≤ exp(d^0.24) = ${brief(most)} with constants 1: ${words}.`;
 }
 
 const brief = (value) => {
@@ -162,6 +162,7 @@ function buildTheorem() {
     const { d, m, R, lens } = state;
     const { f, grad_norm, flip, turn, margin, gradient, turning, bound, certified } = data;
     const all = lens !== "network";
+    ray.el.querySelectorAll(".lp-key")[2].style.display = all ? "" : "none"; // the bound's
     const measured = `‖D‖ = ${text(turn.norm)}, along ∇f(x) ${text(turn.aside)}`;
     table.show({
       margin: [margin, all ? `${LENS[lens].margin}; |f(x; W₀)| = ${text(Math.abs(f))}` : `|f(x; W₀)|; typical size 1/√2`],
@@ -212,7 +213,7 @@ function paintTerms({ width, height }, R, lens, { margin, gradient, turning, bou
     span("budget", 1, margin, afterBudget),
     span("eaten", 2, afterBudget, bound),
     circle(bound < 0 ? "changed" : "kept", Math.max(x(bound), left), y(3) + bar / 2, 6),
-    ...words.map((label, k) => write("title", left + 2, y(k) - 6, "start", label)),
+    ...words.map((label, k) => write("term", left + 4, y(k) - 6, "start", label)),
     strokes("frame", [[left, bottom, right, bottom]]),
     ...xAxis(x, bottom, ticks(low - (low < 0 ? room : 0), high + room, width < 300 ? 3 : 5), "f, counted in its own sign", (left + right) / 2),
   ];
@@ -239,8 +240,7 @@ function between(points, low, high) {
 function paintInequality({ width, height }, R, { far, values, bounds, flip, margin, gradient, bound }) {
   const left = 46, right = width - 14, top = 26, bottom = height - 42;
   const first = Math.max(margin, Math.abs(values[0]));
-  const deepest = Math.min(...values, bound);
-  const [low, high] = roundRange(-Math.min(Math.max(0.25 * first, -1.05 * deepest), 2.5 * first), Math.min(Math.max(1.15 * first, 1.1 * bound), 2 * first), 6);
+  const [low, high] = roundRange(Math.min(-0.25 * first, 1.08 * bound), Math.max(1.15 * first, Math.min(1.1 * bound, 3 * first)), 6);
   const x = scale(0, far, left, right), y = scale(low, high, bottom, top);
   const at = (k) => (far * k) / POINTS;
   const drawn = (kind, points) => between(points, low, high).map((part) => line(kind, part.map(([r, value]) => [x(r), y(value)])));
