@@ -5,6 +5,7 @@ import torch
 from reference import normal, random_signs
 
 import lazy_helpers as lh
+from lazy_helpers import lemmas, theorem
 
 pytestmark = [
     pytest.mark.gpu,
@@ -90,6 +91,21 @@ def test_float32_agrees_to_float32_rounding():
     one, other = lh.smallest_flip(gpu, X.cuda()), lh.smallest_flip(net, X)
     relative = (one.eta.cpu() - other.eta).abs() * other.value.abs() / (other.eta * (1 + other.value.abs()))
     assert torch.equal(one.found.cpu(), other.found) and float(relative.max()) < 1e-4
+
+
+def test_the_lemmas_and_the_theorem_agree():
+    cpu = lh.TwoLayerNet.init(30, 200, members=2, seed=5, dtype=torch.float64)
+    gpu, x = cpu.to("cuda"), torch.nn.functional.normalize(lh.unit_sphere(3, 30).double(), dim=-1)
+    eta = torch.tensor([0.02, 0.1], dtype=torch.float64)
+    for measure in (
+        lambda net, x: lemmas.value_range(net, x, 3.0),
+        lambda net, x: lemmas.smallest_gradient(net, x, 3.0),
+        lambda net, x: (lemmas.sign_changes(net, x, 3.0), lemmas.difference_bound(net, x, 3.0, 0.2)),
+        lambda net, x: theorem.flip_bound(net, x[0], 3.0, eta.to(x.device)),
+        lambda net, x: (theorem.published_bound(net, x[0], 3.0, eta),),
+    ):
+        for one, other in zip(measure(gpu, x.cuda()), measure(cpu, x), strict=True):
+            same(one, other, 1e-6)
 
 
 def test_points_on_another_device_are_refused():
