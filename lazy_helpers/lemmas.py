@@ -92,11 +92,23 @@ def smallest_gradient(net: TwoLayerNet, x: Tensor, C0: float, iterations: int = 
     flat, rows = net.flat(), near.direction.reshape(-1, len(x), net.d)
 
     def found(one: TwoLayerNet, point: Tensor, y: Tensor) -> Tensor:
-        tried = (one, farthest(one, point, C0, y), shortest(one, point, C0))
+        far = farthest(one, point, C0, y)
+        tried = (one, far, _shortened(one, far.W, point, C0), shortest(one, point, C0))
         return torch.stack([each.grad(point[None])[0].norm().double() for each in tried]).amin()
 
     best = [found(flat[k], x[i], rows[k, i]) for k in range(len(flat.a)) for i in range(len(x))]
     return Bracket(near.upper.neg().clamp(min=0).sqrt(), torch.stack(best).view(near.upper.shape))
+
+
+def _shortened(net: TwoLayerNet, W: Tensor, x: Tensor, C0: float) -> TwoLayerNet:
+    """W with the neurons that are active all over the ball moved from :math:`w_{s,0}` against the gradient: to 0 where they can."""
+    V = LazyBall(net.W, C0).radius
+    sure = ((net.W @ x) > V).unsqueeze(-1)
+    W = torch.where(sure, net.W, W)
+    g = net.replace(W=W).grad(x[None])[0]
+    far = min(V, float(g.norm()) * math.sqrt(net.m) / max(1, int(sure.sum())))
+    move = far * torch.nn.functional.normalize(g, dim=-1)
+    return net.replace(W=torch.where(sure, W - net.a.unsqueeze(-1) * move, W))
 
 
 def gradient_bound(d: int, m: int, C0: float, gamma: float) -> float:
