@@ -303,7 +303,7 @@ def test_pictures_speak_to_screen_readers_and_controls_to_the_keyboard(opened):
         assert (
             panel.get_by_label("probability of failure")
             .get_attribute("aria-valuetext")
-            .startswith("0.2, the bound may")
+            .startswith("0.2, may fail in 20")
         )
     text = page.locator("body").inner_text()
     assert "NaN" not in text and "undefined" not in text and "Infinity" not in text

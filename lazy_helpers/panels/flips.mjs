@@ -20,7 +20,7 @@ const linear = (m, C0) => Math.sqrt(2 / Math.PI) * C0 * Math.sqrt(m);
 function buildFlips() {
   const histogram = figure({
     caption: "|S₁| in independent draws of W₀",
-    keys: [["area bar", "draws"], ["area bar-hot", "beyond the bound"], ["line mean", "mean, m erf(V/√2)"], ["line limit", "Lemma 4.3"], ["line limit-near", "√(2/π) C₀√m"], ["area void", "more than m"]],
+    keys: [["area bar", "draws"], ["area bar-hot", "over it"], ["line mean", "mean"], ["line limit", "Lemma 4.3"], ["line limit-near", "√(2/π) C₀√m"], ["area void", "more than m"]],
     height: 290,
   });
   const curves = figure({
@@ -29,16 +29,16 @@ function buildFlips() {
     height: 290,
   });
   const table = numbers(4, {
-    flips: "|S₁|, mean over the draws",
-    flips_expected: "its exact mean, m erf(V/√2)",
-    flips_linear: "the lemma’s mean, √(2/π) C₀√m",
-    bound: "Lemma 4.3’s bound on |S₁|",
-    share: "share of neurons, |S₁|/m",
+    flips: "mean |S₁|, drawn",
+    flips_expected: "its mean, m erf(V/√2)",
+    flips_linear: "√(2/π) C₀√m",
+    bound: "Lemma 4.3’s bound",
+    share: "share |S₁|/m",
     largest: "largest |S₁|",
-    beyond: "share of draws beyond the bound",
+    beyond: "share over the bound",
     V: "radius V of the ball",
   });
-  const figures = html("div", { class: "lp-pair" }, histogram.el, curves.el);
+  const figures = html("div", { class: "lp-pair lp-level" }, histogram.el, curves.el);
 
   function show({ m, C0, gamma }, { flips }) {
     const draws = flips.length;
@@ -49,8 +49,8 @@ function buildFlips() {
     table.show({
       flips: [results.flips, `mean of ${drawsAt(m)}`],
       flips_expected: [expected, `|S₁| / mean = ${text(results.flips / expected)}`],
-      flips_linear: [linear(m, C0), `${text(linear(m, C0) / expected, 3)} times the exact mean`],
-      bound: [bound, results.vacuous ? "at least m: it says nothing" : `${text(bound / expected, 3)} times the mean`],
+      flips_linear: [linear(m, C0), `${text(linear(m, C0) / expected, 3)} × the mean`],
+      bound: [bound, results.vacuous ? "≥ m: it says nothing" : `${text(bound / expected, 3)} × the mean`],
       share: [results.share, `${percent(results.share)} of m = ${text(m)}`],
       largest: [results.largest, `of ${drawsAt(m)}`],
       beyond: [results.beyond, frequency(over, draws, gamma)],
@@ -58,7 +58,7 @@ function buildFlips() {
     });
     const measured = `${draws > 1 ? "on average" : "in this draw"} ${text(Math.round(results.flips))} of ${text(m)} neurons (${percent(results.share)}) can change their sign at x inside the ball`;
     const headline = results.vacuous
-      ? `The lemma says nothing here: its bound ${text(Math.round(bound))} is at least m = ${text(m)}. In fact ${measured}${results.share > 0.5 ? ", hardly a lazy regime" : ""}.`
+      ? `The lemma says nothing here: its bound ${text(Math.round(bound))} is at least m = ${text(m)}. In fact, whatever d is, ${measured}${results.share > 0.5 ? ", hardly a lazy regime" : ""}.`
       : `${measured[0].toUpperCase()}${measured.slice(1)}, and the lemma allows ${text(Math.floor(bound))}: both, as shares of m, fall like 1/√m, whatever d is.`;
     histogram.show(
       `Histogram of the number of neurons that can change sign, from ${text(Math.min(...flips))} to ${text(results.largest)} in ${drawsAt(m)}. ${headline}`,
@@ -119,7 +119,7 @@ function paintShares({ width, height }, m, C0, gamma, flips) {
     rect("interval", x(m) - 3, shares[1], 6, shares[0] - shares[1]),
     circle("point", x(m), y(Math.max(mean(flips) / m, SHARES[0])), 5),
     strokes("frame", [[left, bottom, right, bottom]]),
-    ...xAxis(x, bottom, powers(...WIDE).filter((_, k) => width > 300 || k % 2 === 0), "width m", (left + right) / 2),
+    ...xAxis(x, bottom, powers(...WIDE).filter((_, k) => width > 340 || k % 2 === 0), "width m", (left + right) / 2),
   ];
 }
 
@@ -127,9 +127,9 @@ PANELS.flips = {
   title: "Lemma 4.3: few neurons can change their sign",
   controls: { m: MILLION, C0, gamma: GAMMA },
   notes: ({ m, C0, gamma }) => ({
-    m: `hidden neurons; ${drawsAt(m)}`,
-    C0: `V = C₀/√m = ${text(C0 / Math.sqrt(m), 3)}; d plays no part`,
-    gamma: `the bound may fail in ${plain(100 * gamma)}\u202f% of all draws`,
+    m: `neurons; ${drawsAt(m)}`,
+    C0: `V = C₀/√m = ${text(C0 / Math.sqrt(m), 3)}`,
+    gamma: `may fail in ${plain(100 * gamma)}\u202f% of draws`,
   }),
   needs: ["m", "C0"],
   measure: measureFlips,

@@ -98,25 +98,25 @@ function measureGradient({ d, m, C0, seed }, cache) {
 function buildGradient() {
   const curves = figure({
     caption: "‖∇f(x; W)‖ in units of √d, against d",
-    keys: [["dot point", "W₀"], ["area least", "least over the ball"], ["line mean", "W₀: √(d/2)"], ["line sharp", "least, m ≫ d"], ["line limit", "Lemma 4.2"], ["area void", "it says nothing"]],
+    keys: [["dot point", "W₀"], ["area least", "least over the ball"], ["line mean", "√(d/2)"], ["line sharp", "it, m ≫ d"], ["line limit", "Lemma 4.2"], ["area void", "says nothing"]],
     height: 300,
   });
   const draws = figure({
     caption: "At this d, in independent draws",
-    keys: [["dot point", "W₀"], ["line mean", "√(d/2)"], ["area least", "least over the ball"], ["line sharp", "least, m ≫ d"], ["line limit", "Lemma 4.2"]],
+    keys: [["dot point", "W₀"], ["line mean", "√(d/2)"], ["area least", "least over the ball"], ["line sharp", "it, m ≫ d"], ["line limit", "Lemma 4.2"]],
     height: 300,
   });
   const table = numbers(4, {
     grad_norm: "‖∇f(x; W₀)‖, mean",
-    found: "shortest found in the ball, mean",
-    lower: "certified for every W, mean",
-    sharp: "sharp: √(d/2) − (½ + 1/π) C₀",
+    found: "shortest found, mean",
+    lower: "certified, mean",
+    sharp: "√(d/2) − (½+1/π) C₀",
     bound: "Lemma 4.2’s bound",
-    bound_from: "it says something from d =",
-    smallest: "certified in every draw",
-    sharp_from: "its sharp form: from d =",
+    bound_from: "it speaks from d =",
+    smallest: "certified, least",
+    sharp_from: "sharp form: from d =",
   });
-  const figures = html("div", { class: "lp-pair" }, curves.el, draws.el);
+  const figures = html("div", { class: "lp-pair lp-level" }, curves.el, draws.el);
 
   function show({ d, m, C0, gamma }, data) {
     const bound = gradient_bound(d, m, C0, gamma), bound_from = gradient_bound_from(m, C0, gamma);
@@ -141,8 +141,8 @@ function buildGradient() {
       found: [results.found, share(results.found)],
       lower: [results.lower, share(results.lower)],
       sharp: [sharp, d > m ? "not meant for d > m" : "the least, for m ≫ d"],
-      bound: [bound, says ? `${share(bound)}; broken in ${text(broken)} of ${drawsAt(m)}` : "at or below 0: it says nothing"],
-      bound_from: [bound_from, bound_from === null ? "none: too many signs can change" : `at m = ${text(m)}, γ = ${plain(gamma)}`],
+      bound: [bound, says ? `${share(bound)}; broken in ${text(broken)} of ${drawsAt(m)}` : "≤ 0: it says nothing"],
+      bound_from: [bound_from, bound_from === null ? "none: too many flips" : `at m = ${text(m)}, γ = ${plain(gamma)}`],
       smallest: [results.smallest, `the least of ${drawsAt(m)}`],
       sharp_from: [Math.ceil(2 * SHARP ** 2 * C0 ** 2), `2 (½ + 1/π)² C₀² = ${text(2 * SHARP ** 2 * C0 ** 2)}`],
     });
@@ -223,9 +223,9 @@ PANELS.gradient = {
   controls: { d: { symbol: "d", name: "input dimension", values: DIMENSIONS, whole: true }, m: MILLION, C0, gamma: GAMMA },
   notes: ({ d, m, C0, gamma }) => ({
     d: SIDES.includes(Math.sqrt(d)) ? `${Math.sqrt(d)} × ${Math.sqrt(d)} pixels` : `√d = ${text(Math.sqrt(d), 3)}`,
-    m: `hidden neurons; ${drawsAt(m)}`,
+    m: `neurons; ${drawsAt(m)}`,
     C0: `V = C₀/√m = ${text(C0 / Math.sqrt(m), 3)}`,
-    gamma: `the bound may fail in ${plain(100 * gamma)}\u202f% of all draws`,
+    gamma: `may fail in ${plain(100 * gamma)}\u202f% of draws`,
   }),
   needs: ["d", "m", "C0"],
   measure: measureGradient,

@@ -28,19 +28,19 @@ function buildValue() {
       ["area interval", "all W in the ball"],
       ["line mean", "f(x; W₀) ± C₀/2"],
       ["line limit", "Lemma 4.1, all W"],
-      ["line limit-near", "the bound on |f(x; W₀)|"],
+      ["line limit-near", "bound at W₀"],
     ],
     height: 330,
   });
   const table = numbers(4, {
-    f_rms: "root mean square of f(x; W₀)",
+    f_rms: "rms of f(x; W₀)",
     largest: "largest |f(x; W₀)|",
-    bound_initial: "the bound on |f(x; W₀)|",
-    beyond: "share of draws beyond it",
-    rise: "mean rise of f in the ball",
+    bound_initial: "its bound",
+    beyond: "share beyond it",
+    rise: "mean rise in the ball",
     largest_in_ball: "largest |f(x; W)|, all W",
-    bound: "Lemma 4.1’s bound on it",
-    beyond_in_ball: "share of draws beyond it",
+    bound: "Lemma 4.1’s bound",
+    beyond_in_ball: "share beyond it",
   });
 
   function show({ m, C0, gamma }, data) {
@@ -64,7 +64,7 @@ function buildValue() {
     table.show({
       f_rms: [results.f_rms, `1/√2 = ${text(Math.SQRT1_2)}`],
       largest: [results.largest, many],
-      bound_initial: [bound_initial, `log(2/γ) = ${text(Math.log(2 / gamma), 3)}`],
+      bound_initial: [bound_initial, "Lemma 4.1 with C₀ = 0"],
       beyond: [results.beyond, frequency(over(size, bound_initial), draws, gamma)],
       rise: [results.rise, `C₀/2 = ${plain(C0 / 2)}`],
       largest_in_ball: [results.largest_in_ball, many],
@@ -117,9 +117,9 @@ PANELS.value = {
   title: "Lemma 4.1: f stays of constant size",
   controls: { m: MILLION, C0, gamma: GAMMA },
   notes: ({ m, C0, gamma }) => ({
-    m: `hidden neurons; ${drawsAt(m)}`,
-    C0: `V = C₀/√m = ${text(C0 / Math.sqrt(m), 3)}; d plays no part`,
-    gamma: `the bound may fail in ${plain(100 * gamma)}\u202f% of all draws`,
+    m: `neurons; ${drawsAt(m)}`,
+    C0: `V = C₀/√m = ${text(C0 / Math.sqrt(m), 3)}`,
+    gamma: `may fail in ${plain(100 * gamma)}\u202f% of draws`,
   }),
   needs: ["m", "C0"],
   measure: measureValue,
