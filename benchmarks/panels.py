@@ -31,7 +31,16 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
-from lazy_helpers.panels import FlipsPanel, GradientPanel, SettingPanel, StepPanel, ValuePanel, bundle
+from lazy_helpers.panels import (
+    DifferencePanel,
+    FlipsPanel,
+    GradientPanel,
+    SettingPanel,
+    StepPanel,
+    TheoremPanel,
+    ValuePanel,
+    bundle,
+)
 
 MOVES = 9
 WARM_UP = 3  # with MOVES a multiple of the three options for the weights and of gamma's six: every control ends where it began
@@ -46,6 +55,8 @@ PANELS = {  # the step panel also with the weights that cost the most: two draws
     "value": ValuePanel,
     "gradient": GradientPanel,
     "flips": FlipsPanel,
+    "difference": DifferencePanel,
+    "theorem, every W": partial(TheoremPanel, lens="ball"),
 }
 COLUMNS = ("panel", "control", "d", "m", "median_ms", "worst_ms", "blocked_ms", "moves")
 

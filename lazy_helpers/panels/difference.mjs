@@ -13,73 +13,55 @@ export const singular_bound = (d, m, gamma) => Math.sqrt(m) + Math.sqrt(d) + Mat
 
 const PER_UNIT = 2 ** 16, BUCKETS_OF_U = 8 * PER_UNIT; // of |w . x|
 
-/** The a_s |w_s,0 . x| with the smallest first, in size: put into buckets, and those sorted by insertion. */
-function sorted({ m, u, a }, cache) {
-  const room = (cache.sorting ??= { m: 0, next: new Uint32Array(BUCKETS_OF_U + 2) });
-  if (room.m < m) Object.assign(room, { m, values: new Float32Array(m) });
-  const { values, next } = room;
-  next.fill(0);
+/** The neurons drawn, those with the smallest |w_s,0 . x| first, put into buckets and those sorted by insertion. */
+function sorted({ m, u, a }) {
+  const next = new Uint32Array(BUCKETS_OF_U + 2), index = new Uint32Array(m), values = new Float32Array(m);
   const bucket = (value) => Math.min(Math.abs(value) * PER_UNIT, BUCKETS_OF_U) | 0;
   for (let s = 0; s < m; s++) next[bucket(u[s]) + 1]++;
   for (let k = 0; k <= BUCKETS_OF_U; k++) next[k + 1] += next[k];
-  for (let s = 0; s < m; s++) values[next[bucket(u[s])]++] = a[s] * Math.abs(u[s]);
+  for (let s = 0; s < m; s++) {
+    const place = next[bucket(u[s])]++;
+    index[place] = s;
+    values[place] = Math.abs(u[s]);
+  }
   for (let k = 1; k < m; k++) {
-    const value = values[k], size = Math.abs(value);
+    const value = values[k], s = index[k];
     let place = k;
-    while (place > 0 && Math.abs(values[place - 1]) > size) {
+    while (place > 0 && values[place - 1] > value) {
       values[place] = values[place - 1];
+      index[place] = index[place - 1];
       place--;
     }
     values[place] = value;
+    index[place] = s;
   }
-  return values.subarray(0, m);
+  for (let k = 0; k < m; k++) values[k] *= a[index[k]];
+  return { index, values }; // a |w . x|
 }
 
 /**
- * The |w_s,0 . x| in ascending order, as `values`, and the `sums` of the first k of them: of all neurons, with the sums of the
- * `squares`, or of the neurons with a = +1 and a = -1, `up` and `down`.
+ * The |w_s,0 . x| of the neurons that `a` asks for (+1, -1, or 0 for all) in ascending order, as `values`, and for each k the
+ * `sums` and `squares` of the first k of them. The order is found once a draw, whatever m is.
  */
-function nearest(net, cache) {
-  const name = `${net.m},${net.seed}`;
-  if (cache.nearest?.name !== name) cache.nearest = { name, order: sorted(net, cache), all: null, up: null, down: null };
-  return cache.nearest;
-}
-
-export function nearestOfAll(net, cache) {
-  const near = nearest(net, cache), { m } = net;
-  if (near.all) return near.all;
-  const values = new Float32Array(m), sums = new Float64Array(m + 1), squares = new Float64Array(m + 1);
-  for (let k = 0; k < m; k++) {
-    const value = Math.abs(near.order[k]);
-    values[k] = value;
-    sums[k + 1] = sums[k] + value;
-    squares[k + 1] = squares[k] + value * value;
+export function nearest(net, a, cache) {
+  const { m, drawn } = net, name = `${m},${net.seed}`;
+  if (cache.order?.drawn !== drawn) cache.order = { drawn, ...sorted(drawn) };
+  if (cache.nearest?.name !== name) cache.nearest = { name };
+  if (cache.nearest[a]) return cache.nearest[a];
+  const { index, values } = cache.order, all = values.length;
+  const room = ((cache.room ??= {})[`nearest ${a}`] ??= { all: 0 });
+  if (room.all < all) Object.assign(room, { all, values: new Float32Array(all + 1), sums: new Float64Array(all + 1), squares: new Float64Array(all + 1) });
+  const { values: sizes, sums, squares } = room;
+  let k = 0, sum = 0, square = 0;
+  for (let place = 0; place < all; place++) {
+    const value = values[place], size = Math.abs(value);
+    const take = Number(index[place] < m) * Number(value * a >= 0); // no branch: which neurons are asked for is random
+    sizes[k] = size;
+    k += take;
+    sums[k] = sum += take * size;
+    squares[k] = square += take * size * size;
   }
-  return (near.all = { values, sums, squares });
-}
-
-export function nearestOfSides(net, cache) {
-  const near = nearest(net, cache);
-  if (near.up) return near;
-  const { order } = near;
-  let above = 0;
-  for (let k = 0; k < order.length; k++) above += Number(order[k] > 0);
-  const side = (n) => ({ values: new Float32Array(n), sums: new Float64Array(n + 1) });
-  const up = side(above), down = side(order.length - above);
-  let i = 0, j = 0;
-  for (let k = 0; k < order.length; k++) {
-    const value = order[k];
-    if (value > 0) {
-      up.values[i] = value;
-      up.sums[i + 1] = up.sums[i] + value;
-      i++;
-    } else {
-      down.values[j] = -value;
-      down.sums[j + 1] = down.sums[j] - value;
-      j++;
-    }
-  }
-  return Object.assign(near, { up, down });
+  return (cache.nearest[a] = { m, values: sizes.subarray(0, k), sums, squares });
 }
 
 /** The least k in [low, high] at which `test` holds, given that from there on it holds; high where it never does. */
@@ -97,7 +79,7 @@ export function firstWhere(low, high, test) {
  * `switched` bounds the neurons that switch.
  */
 export function difference_bound(all, C0, sigma, R) {
-  const m = all.values.length;
+  const { m } = all;
   const V = C0 / Math.sqrt(m);
   const free = firstWhere(0, m, (k) => all.values[k] > V);
   const spent = (k) => all.squares[k] - all.squares[free] - 2 * V * (all.sums[k] - all.sums[free]) + (k - free) * V * V;
@@ -108,7 +90,7 @@ export function difference_bound(all, C0, sigma, R) {
 function measureDifference({ d, m, C0, R, delta, seed }, cache) {
   const net = along({ d, m, seed }, delta, cache);
   const turns = turning(net, R, cache);
-  const near = nearestOfAll(net, cache);
+  const near = nearest(net, 0, cache);
   const sigma = singular_bound(d, m, GAMMA_FIXED) + C0;
   const bounds = [...RADII, R].map((radius) => difference_bound(near, C0, sigma, radius));
   // The angle between x and x + delta, over pi, is the chance that a weight drawn afresh switches.

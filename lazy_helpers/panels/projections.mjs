@@ -18,15 +18,15 @@ export const FAR_D = {
 export const RADII = [...Array.from({ length: 59 }, (_, k) => Number((0.001 * 10 ** (k / 20)).toPrecision(2))), 0.9];
 export const R = { symbol: "R", name: "perturbation radius", values: RADII };
 
-/** The first two coordinates of the weights, u and z, and a: kept while they cover m, as a smaller m is their beginning. */
+/** The first two coordinates of the weights, u and z, and a, of m neurons or more: what was drawn is kept and added to. */
 function neurons(m, seed, cache) {
-  const kept = cache.neurons;
-  if (kept && kept.seed === seed && kept.m >= m) {
-    return { u: kept.u.subarray(0, m), z: kept.z.subarray(0, m), a: kept.a.subarray(0, m) };
-  }
+  const kept = cache.neurons?.seed === seed ? cache.neurons : { seed, m: 0, u: [], z: [], a: [] };
+  if (kept.m >= m) return (cache.neurons = kept);
   const u = new Float32Array(m), z = new Float32Array(m), pair = new Float32Array(2);
+  u.set(kept.u);
+  z.set(kept.z);
   const key = streamKey(seed, "W0");
-  for (let s = 0; s < m; s++) {
+  for (let s = kept.m; s < m; s++) {
     normals(pair, 0, key, s * ROW, 2);
     u[s] = pair[0];
     z[s] = pair[1];
@@ -43,7 +43,8 @@ function neurons(m, seed, cache) {
 export function along({ d, m, seed }, way, cache) {
   const name = [d, m, seed, way].join();
   if (cache.along?.name === name) return cache.along;
-  const { u, z, a } = neurons(m, seed, cache);
+  const drawn = neurons(m, seed, cache);
+  const [u, z, a] = [drawn.u, drawn.z, drawn.a].map((all) => all.subarray(0, m));
   const forwards = way === "gradient";
   let active = 0, value = 0, common = 0;
   for (let s = 0; s < m; s++) {
@@ -64,8 +65,8 @@ export function along({ d, m, seed }, way, cache) {
   const shift = (aside / share - common) / Math.sqrt(active);
   const [dx, de] = forwards ? [(-sign * f) / g, (-sign * across) / g] : [0, 1]; // the direction of delta
 
-  const room = (cache.room ??= {});
-  if (!(room.size >= m)) Object.assign(room, { size: m, turns: new Float64Array(m), height: new Float64Array(m), slope: new Float64Array(m), off: new Uint8Array(m) });
+  const room = ((cache.room ??= {}).along ??= { size: 0 });
+  if (room.size < m) Object.assign(room, { size: m, turns: new Float64Array(m), height: new Float64Array(m), slope: new Float64Array(m), off: new Uint8Array(m) });
   const { turns, height, slope, off } = room;
   let count = 0, start = 0;
   for (let s = 0; s < m; s++) {
@@ -81,7 +82,7 @@ export function along({ d, m, seed }, way, cache) {
       off[count++] = on;
     }
   }
-  return (cache.along = { name, d, m, seed, u, z, a, length, count, turns, height, slope, off, start, dx, de, active, f, g, sign, aside, rest });
+  return (cache.along = { name, d, m, seed, drawn, u, z, a, length, count, turns, height, slope, off, start, dx, de, active, f, g, sign, aside, rest });
 }
 
 /** f at x + delta, ||delta|| = R. */
@@ -141,7 +142,9 @@ function flipUpTo({ m, f, g, sign, count, turns, slope, start }, far) {
     return null;
   };
   for (let k = 0; k < BUCKETS; k++) {
-    for (const s of order.subarray(first[k], first[k + 1]).sort((s, t) => turns[s] - turns[t])) {
+    const near = order.subarray(first[k], first[k + 1]);
+    if (near.length > 1) near.sort((s, t) => turns[s] - turns[t]);
+    for (const s of near) {
       const found = crossing(turns[s]);
       if (found !== null) return found;
       b += (sign * slope[s]) / root;

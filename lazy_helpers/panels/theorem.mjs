@@ -1,7 +1,7 @@
 // Theorem 3.1: the three-term inequality, for this network, for every W of the ball, and by the paper's own route.
 
 import { MILLION } from "./draws.mjs";
-import { difference_bound, firstWhere, GAMMA_FIXED, nearestOfAll, nearestOfSides, singular_bound } from "./difference.mjs";
+import { difference_bound, firstWhere, GAMMA_FIXED, nearest, singular_bound } from "./difference.mjs";
 import { least_gradient } from "./gradient.mjs";
 import { value_range } from "./lazy.mjs";
 import { gradient_bound, value_bound } from "./lemmas.mjs";
@@ -39,11 +39,10 @@ const LENSES = {
 
   /** What holds for every W of this draw's ball, but for sigma_max(W0). */
   ball({ d, m, C0 }, net, cache) {
-    const near = nearestOfSides(net, cache);
     const V = C0 / Math.sqrt(m), sigma = singular_bound(d, m, GAMMA_FIXED) + C0;
     const [f_min, f_max] = value_range(net.u, net.a, V);
     const { lower } = least_gradient(net.u, net.z, net.a, V, net.length);
-    const sides = [[f_max, near.up], [-f_min, near.down]].filter(([margin]) => margin > 0);
+    const sides = [[f_max, nearest(net, 1, cache)], [-f_min, nearest(net, -1, cache)]].filter(([margin]) => margin > 0);
     return (R) => {
       const either = sides.map(([margin, part]) => terms(R, margin, lower, residual_bound(part, m, C0, sigma * R) / R));
       return either.reduce((worse, one) => (one.bound > worse.bound ? one : worse));
@@ -52,7 +51,7 @@ const LENSES = {
 
   /** The published lemmas, with probability 1 - gamma; the last one's count of neurons is the draw's own. */
   paper({ d, m, C0 }, net, cache) {
-    const near = nearestOfAll(net, cache);
+    const near = nearest(net, 0, cache);
     const part = GAMMA_FIXED / 3; // each of the three may fail
     const margin = value_bound(m, C0, part), gradient = gradient_bound(d, m, C0, part);
     const sigma = singular_bound(d, m, part) + C0;
