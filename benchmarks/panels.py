@@ -46,8 +46,8 @@ MOVES = 9
 WARM_UP = 3  # with MOVES a multiple of the three options for the weights and of gamma's six: every control ends where it began
 OPENINGS = 3
 FRAME_MS = 1000 / 60
-D = (25, 784)
-M = (1_000, 10_000, float("inf"))  # each stands for the slider's nearest stop
+D = (25, float("inf"))
+M = (1_000, 10_000, float("inf"))  # these and D: each stands for the slider's nearest stop
 PANELS = {  # the step panel also with the weights that cost the most: two draws, and two matrices to multiply with
     "setting": SettingPanel,
     "step": StepPanel,
