@@ -252,7 +252,7 @@ def test_the_headline_names_the_term_that_fails(opened):
     page.locator("[data-panel=difference]").get_by_label("perturbation radius").press("Home")
     page.wait_for_function("!document.querySelectorAll('.lp-headline')[1].textContent.includes('vacuous')")
     settle(page, 2)
-    assert "No W of the ball and no δ turns it by more than" in headline(page, "difference")
+    assert "no W of the ball and no δ turns it by more than" in headline(page, "difference")
     assert page.errors == []
 
 

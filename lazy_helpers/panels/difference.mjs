@@ -113,12 +113,12 @@ const typicalTurn = (d, R) => Math.sqrt((d * Math.atan(R)) / Math.PI); // lemmas
 
 function buildDifference() {
   const turn = figure({
-    caption: "How far the gradient turns, as a share of ‖∇f(x)‖",
+    caption: "How far the gradient turns",
     keys: [["line curve", "‖D‖"], ["line aside", "along ∇f(x)"], ["line tangent", "√(d arctan(R)/π)"], ["line limit", "bound, all W and δ"], ["area void", "more than ‖∇f(x)‖"]],
     height: 300,
   });
   const switches = figure({
-    caption: "Neurons that switch, as a share of m",
+    caption: "Neurons that switch",
     keys: [["line curve", "switched"], ["line tangent", "angle(x, x + δ)/π"], ["line limit", "bound, all W and δ"]],
     height: 300,
   });
@@ -157,7 +157,7 @@ function buildDifference() {
       `only the part along the gradient, ${share(here.aside)}, enters the theorem. ` +
       (vacuous
         ? `The bound for every W of the ball and every δ is vacuous here: ${text(here.bound, 3)}, and the gradient’s own length is ${text(grad_norm, 3)}.`
-        : `No W of the ball and no δ turns it by more than ${share(here.bound)}.`);
+        : `With probability 99\u202f% no W of the ball and no δ turns it by more than ${share(here.bound)}.`);
     turn.show(
       `Against R from 0.001 to 0.9, both axes logarithmic: the turn grows as the square root of R, its part along the gradient as R. ${headline}`,
       (frame) => paintTurn(frame, d, R, data),

@@ -121,7 +121,7 @@ function verdict({ R, lens, C0, d }, data) {
   const all = lens !== "network";
   const fails = failing(R, data);
   if (fails === null) {
-    const sure = all ? "every W of the ball changes its sign" : "the sign of f changes";
+    const sure = all ? "with probability 99\u202f% every W of the ball changes its sign" : "the sign of f changes";
     return `Flip: R·(2) = ${short(budget)} pays the margin (1) = ${short(margin)}, though (3) takes ${short(R * turning)} back: ${sure}.`;
   }
   const none = all ? "Nothing is certified" : "No flip";
@@ -138,12 +138,12 @@ function verdict({ R, lens, C0, d }, data) {
 
 function buildTheorem() {
   const terms = figure({
-    caption: "(1) − R ((2) − (3)): below 0, the sign has changed",
+    caption: "(1) − R ((2) − (3)): below 0, a flip",
     keys: [["area margin", "(1) margin"], ["area budget", "R·(2) gradient"], ["area eaten", "R·(3) turning"]],
     height: 292,
   });
   const ray = figure({
-    caption: "f along its gradient, counted in its own sign",
+    caption: "f along its gradient, in its own sign",
     keys: [["line curve", "f at W₀"], ["dot flip", "first flip"], ["line limit", "bound, all W"], ["line tangent", "(1) − R·(2)"], ["area within", "‖δ‖ ≤ R"]],
     height: 292,
   });
@@ -214,7 +214,7 @@ function paintTerms({ width, height }, R, lens, { margin, gradient, turning, bou
     circle(bound < 0 ? "changed" : "kept", Math.max(x(bound), left), y(3) + bar / 2, 6),
     ...words.map((label, k) => write("term", left + 4, y(k) - 6, "start", label)),
     strokes("frame", [[left, bottom, right, bottom]]),
-    ...xAxis(x, bottom, ticks(low - (low < 0 ? room : 0), high + room, width < 300 ? 3 : 5), "f, counted in its own sign", (left + right) / 2),
+    ...xAxis(x, bottom, ticks(low - (low < 0 ? room : 0), high + room, width < 300 ? 3 : 5), "f in its own sign", (left + right) / 2),
   ];
 }
 
@@ -272,7 +272,7 @@ PANELS.theorem = {
     d: `√d = ${text(Math.sqrt(d), 3)}`,
     m: "hidden neurons",
     C0: `V = C₀/√m = ${text(C0 / Math.sqrt(m), 3)}`,
-    R: `‖δ‖ = R; R√d = ${text(R * Math.sqrt(d), 3)}, C₁ = |η| d ≈ ${text(R * Math.sqrt(2 * d), 3)}`,
+    R: `R√d = ${text(R * Math.sqrt(d), 3)}, C₁ ≈ ${text(R * Math.sqrt(2 * d), 3)}`,
   }),
   needs: ["d", "m", "C0", "R", "lens"],
   measure: measureTheorem,
