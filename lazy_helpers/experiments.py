@@ -222,7 +222,7 @@ FIGURES = {
             "Theorem 3.1 for given draws: which steps are certified for every W of the ball, by two routes",
             {
                 "quick": grid(("theory",), (100, 1_000, 10_000), {1_000: 1}, "sphere", (1.0, 3.0)),
-                "paper": grid(("theory",), DIMENSIONS, {1_000: 4, 4_000: 2}, "sphere", (1.0, 3.0, 10.0)),
+                "paper": grid(("theory",), DIMENSIONS, {1_000: 4, 4_000: 1}, "sphere", (1.0, 3.0, 10.0)),
             },
             measure_certified,
             ("network", "tiles", "lazy", "attack", "extremes", "lemmas", "theorem"),

@@ -178,9 +178,10 @@ def flip_probability(x: Tensor, delta: Tensor) -> Tensor:
 
 
 def slab_probability(epsilon: float, d: int, length: float = 1.0) -> float:
-    r"""Lemma B.6: that w changes its sign somewhere within epsilon of a point of this length; about :math:`\sqrt{2/\pi}\,\epsilon\sqrt d/\mathrm{length}`.
+    r"""Lemma B.6: a bound of the probability that w changes its sign somewhere within epsilon of a point of this length.
 
-    For small epsilon; the paper's proof has :math:`8/\sqrt{2\pi}` in the place of :math:`\sqrt{2/\pi}` (constants our derivation).
+    :math:`\sqrt{2/\pi}\,\epsilon\sqrt d/\mathrm{length}` for :math:`d \ge 3`, close to the truth for small epsilon and large d; the paper's
+    proof has :math:`8/\sqrt{2\pi}` in the place of :math:`\sqrt{2/\pi}` (constants our derivation).
     """
     ratio = check_positive("epsilon", epsilon) * math.sqrt(check_count("d", d)) / check_positive("length", length)
     return math.sqrt(2 / math.pi) * ratio
