@@ -268,10 +268,10 @@ PANELS.theorem = {
     R,
     lens: { name: "The three terms of", options: { network: "this network, W₀", ball: "every W of the ball", paper: "every W, the paper’s route" } },
   },
-  notes: ({ d, m, C0, R }) => ({
+  notes: ({ d, m, C0, R, lens }) => ({
     d: `√d = ${text(Math.sqrt(d), 3)}`,
     m: "hidden neurons",
-    C0: `V = C₀/√m = ${text(C0 / Math.sqrt(m), 3)}`,
+    C0: lens === "network" ? "plays no part at W₀" : `V = C₀/√m = ${text(C0 / Math.sqrt(m), 3)}`,
     R: `R√d = ${text(R * Math.sqrt(d), 3)}, C₁ ≈ ${text(R * Math.sqrt(2 * d), 3)}`,
   }),
   needs: ["d", "m", "C0", "R", "lens"],
