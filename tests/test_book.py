@@ -13,6 +13,7 @@ from urllib.parse import unquote, urldefrag, urlencode, urlsplit
 
 import panel_numbers
 import pytest
+import theorem_numbers
 import torch
 import yaml
 from bs4 import BeautifulSoup
@@ -200,13 +201,27 @@ STATES = {
         {"d": 100, "m": 10_000, "C0": 5, "gamma": 0.01, "seed": 1},
         {"d": 20_000, "m": 1_000_000, "C0": 3, "gamma": 0.5, "seed": 2},
     ),
+    "difference": (
+        {"d": 100, "m": 1000, "C0": 5, "R": 0.2, "delta": "gradient", "seed": 1},
+        {"d": 20_000, "m": 100_000, "C0": 3, "R": 0.03, "delta": "random", "seed": 2},
+    ),
+    "theorem": (
+        {"d": 400, "m": 2000, "C0": 1, "R": 0.2, "lens": "ball", "seed": 1},
+        {"d": 20_000, "m": 100_000, "C0": 3, "R": 0.03, "lens": "paper", "seed": 2},
+    ),
 }
 
 
-def by_package(panel, m, C0, seed, d=None, R=None, weights="initial", gamma=None):
-    """A panel's numbers, from the package."""
-    if gamma:
-        return panel_numbers.numbers(panel, m, C0, gamma, seed, d)
+def by_package(panel, state):
+    """A panel's numbers, from the package; None where it shows a dash."""
+    if panel in ("difference", "theorem"):
+        return theorem_numbers.numbers(panel, **state)
+    if "gamma" in state:
+        return panel_numbers.numbers(panel, **{"d": None} | state)
+    return of_drawn_weights(panel, **state)
+
+
+def of_drawn_weights(panel, d, m, C0, seed, R=None, weights="initial"):
     W0, a, x = draw(d, m, seed)
     W = torch.from_numpy(ball_member(W0, a, x, C0, weights, seed))
     net, x = lh.TwoLayerNet(W, torch.from_numpy(a).double()), torch.from_numpy(x).double()[None]
@@ -255,8 +270,11 @@ def test_panels_show_the_packages_numbers(html, offline_page, which):
             open_panels(offline_page, html, name, which)
             panel = offline_page.locator(f'.lazy-panel[data-panel="{kind}"]').first
             offline_page.wait_for_function(READING, arg=panel.element_handle())
-            for key, value in by_package(kind, **STATES[kind][which]).items():
-                shown = float(panel.locator(f'[data-key="{key}"]').get_attribute("data-value"))
-                assert shown == pytest.approx(float(value), rel=1e-6, abs=1e-6), (name, kind, key)
+            for key, value in by_package(kind, STATES[kind][which]).items():
+                shown = panel.locator(f'[data-key="{key}"]').get_attribute("data-value")
+                if value is None:
+                    assert shown == "null", (name, kind, key)
+                else:
+                    assert float(shown) == pytest.approx(float(value), rel=1e-6, abs=1e-6), (name, kind, key)
             compared.add(kind)
     assert compared == set(STATES)
