@@ -1,14 +1,29 @@
 """Pictures: described, in the page's ink, the same every time, and safe beside each other on a page."""
 
+import itertools
+import math
 import re
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from lazy_helpers import plots
 from lazy_helpers.runs import load_results
 
 X = np.array([25.0, 100.0, 784.0])
+
+
+def certificates():
+    """As the stored result "certified": at C0 = 1 the bound falls below 0 from d = 1000 on, at C0 = 10 it does not."""
+    rows = []
+    for C0, m, d, seed in itertools.product((1.0, 10.0), (1000, 4000), (100, 1000, 10_000), (0, 1)):
+        sure = C0 == 1 and d > 100
+        low, worst = (3.0 + seed) / d if sure else math.nan, math.inf if C0 == 10 and d == 100 else 2.0 / d
+        bound = {"bound": -1.0 if sure else 0.5, "bound_published": 0.9, "f_low": -0.4, "f_high": 1.0 + seed}
+        steps = {"eta_low": low, "eta_worst": worst, "eta_flip": 1.0 / d}
+        rows.append({"C0": C0, "m": m, "d": d, "seed": seed, "certified": sure, **bound, **steps})
+    return pd.DataFrame(rows)
 
 
 def drawn():
@@ -20,6 +35,7 @@ def drawn():
     bench = load_results("bench_cpu")
     yield plots.versus(bench[bench.work.isin(["SGD steps", "PGD"])], "lazy_helpers")
     yield plots.growth(bench[bench.work.str.contains(" against ")], ["m", "n"])
+    yield plots.certified(certificates())
 
 
 @pytest.fixture(scope="module")
@@ -62,3 +78,8 @@ def test_versus_says_the_stored_ratios(pictures):
     others = rows[rows.contender != "lazy_helpers"].set_index(["d", "m", "members"]).seconds
     ratios = others / ours.reindex(others.index)
     assert f"SGD steps: from {ratios.min():.2g} to {ratios.max():.2g}" in pictures[3].alt
+
+
+def test_the_certificates_picture_says_from_which_d_on(pictures):
+    alt = pictures[-1].alt
+    assert "C0 = 1, m = 4000: from d = 1000 on" in alt and "C0 = 10, m = 1000: at no d" in alt
