@@ -370,5 +370,5 @@ def certified(table):
         f"Upper row: the lowest bound over all steps, as a share of the largest |f|, against d, for C0 = "
         f"{', '.join(f'{C0:g}' for C0 in columns)}; below 0 a step is certified. By our route every seed is certified: "
         f"{'; '.join(says)}. The published route stays near 1 for small d and falls slowly. Lower row: the least certified "
-        "step times d lies a few times above what the worst network found needs, which lies above what the initial one needs."
+        "step times d lies above what the worst network found needs, which lies above what the initial one needs."
     )
