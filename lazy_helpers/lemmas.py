@@ -205,7 +205,7 @@ def gradient_difference(net: TwoLayerNet, x: Tensor, delta: Tensor) -> Differenc
 
 
 def random_difference(d: int, R: float) -> float:
-    r"""The root mean square of the difference at :math:`W_0` for a random :math:`\delta`, :math:`\sqrt{d \arctan(R)/\pi}` (our derivation, :math:`m \gg d`)."""
+    r"""The root mean square of the difference at :math:`W_0` for a given :math:`\delta` across x, :math:`\sqrt{d \arctan(R)/\pi}` exactly (our derivation)."""
     return math.sqrt(check_count("d", d) * math.atan(check_reach(R)) / math.pi)
 
 
