@@ -19,6 +19,12 @@ from .lazy import LazyBall
 from .network import TwoLayerNet
 
 
+def safe_radius(net: TwoLayerNet, C0: float) -> float:
+    r"""V, widened by what rounding can do to a pre-activation, so that a bound of the computed numbers is one of the exact ones."""
+    eps = 8 * torch.finfo(net.W.dtype).eps
+    return LazyBall(net.W, C0).radius * (1 + eps) + eps * float(net.W.norm(dim=-1).max())
+
+
 class Response(NamedTuple):
     """For each neuron (m) and point (n) the best move inside the ball, ``along * x + across * y``: ``(m, n)`` each."""
 
@@ -43,13 +49,15 @@ def highest(net: TwoLayerNet, x: Tensor, C0: float, z: Tensor, eta: Tensor, iter
     gradient norm, with z = x the first-order change of f along its gradient, since :math:`f = \langle x, g\rangle`. Frank and Wolfe's
     algorithm on the convex hull of the gradients: each step goes towards the farthest gradient in the direction :math:`y = z -
     2\eta g` of the steepest rise, and certifies :math:`\eta\|g\|^2 + \max\langle y, \cdot\rangle`, as :math:`\|g'\|^2 \ge 2\langle g, g'\rangle - \|g\|^2`.
-    As a sum of many small sets, the gradients nearly fill their hull. Bounds hold up to rounding of the network's dtype.
+    As a sum of many small sets, the gradients nearly fill their hull. Bounds hold up to the rounding of sums in the network's dtype.
     """
     check_bare(net)
     x = check_unit("x", check_points("x", x, net.d, (), net.W))
     z = check_points("z", z, net.d, (), net.W)
     check_count("iterations", iterations)
-    flat, V = net.flat(), LazyBall(net.W, C0).radius
+    if not bool((eta > 0).all()):
+        raise ValueError("eta must hold positive steps: their sign is the opposite of f's.")
+    flat, V = net.flat(), safe_radius(net, C0)
     rows = [_highest(flat[k], x, V, z, eta.to(x), iterations) for k in range(len(flat.a))]
     upper, found, direction = (torch.stack(part) for part in zip(*rows, strict=True))
     shape = (*net.members, len(x))
@@ -94,7 +102,8 @@ def respond(u: Tensor, p: Tensor, a: Tensor, V: float, yx: Tensor, yy: Tensor) -
     then along the plane :math:`w^\top x = 0`; where even that is a loss, it falls silent if it can.
     """
     length = yy.sqrt()
-    side = (yy - yx.square()).clamp(min=0).sqrt()  # the part of y across x
+    noise = 8 * torch.finfo(u.dtype).eps * yy  # of the difference of squares: the gain is no smaller than the true one
+    side = ((yy - yx.square()).clamp(min=0) + noise).sqrt()  # the part of y across x
     plane = side > 1e-3 * length  # below, rounding alone would say where across x is
 
     def per(amount: Tensor | float, size: Tensor, there: Tensor) -> Tensor:
@@ -182,7 +191,7 @@ def largest_gradient_change(net: TwoLayerNet, x: Tensor, C0: float) -> Tensor:
     """
     check_bare(net)
     x = check_unit("x", check_points("x", x, net.d, (), net.W))
-    V = LazyBall(net.W, C0).radius
+    V = safe_radius(net, C0)
     flat, out = net.flat(), []
     for k in range(len(flat.a)):
         one = flat[k]

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from .checks import check_bare, check_count, check_gamma, check_points, check_positive, check_reach, check_unit
-from .extremes import farthest, highest, largest_singular_value, shortest
+from .extremes import farthest, highest, largest_singular_value, safe_radius, shortest
 from .lazy import LazyBall
 from .network import TwoLayerNet
 
@@ -148,7 +148,7 @@ def change_signs(net: TwoLayerNet, x: Tensor, C0: float) -> TwoLayerNet:
     x = check_unit("x", check_points("x", x.reshape(1, -1), net.d, (), net.W))[0]
     V = LazyBall(net.W, C0).radius
     u = net.W @ x
-    move = torch.where(u.abs() <= V, -V * u.sign(), 0.0)
+    move = torch.where(u.abs() <= V, V * (1 - 2 * (u >= 0).to(u)), 0.0)
     return net.replace(W=net.W + move.unsqueeze(-1) * x)
 
 
@@ -167,7 +167,7 @@ def sign_change_bound(m: int, C0: float, gamma: float) -> float:
 
 
 def flip_probability(x: Tensor, delta: Tensor) -> Tensor:
-    r"""The probability that a Gaussian w has other signs at x and :math:`x + \delta`: their angle over :math:`\pi` (standard).
+    r"""The probability that a Gaussian w has other signs at x and :math:`x + \delta`: their angle over :math:`\pi` (standard), where :math:`x + \delta \ne 0`.
 
     ``(n, d)`` each, gives ``(n,)``. Over :math:`\|\delta\| \le R < \|x\| = 1` it is at most :math:`\arcsin(R)/\pi \le R/2` (Lemma B.6).
     """
@@ -183,7 +183,11 @@ def slab_probability(epsilon: float, d: int, length: float = 1.0) -> float:
     :math:`\sqrt{2/\pi}\,\epsilon\sqrt d/\mathrm{length}` for :math:`d \ge 3`, close to the truth for small epsilon and large d; the paper's
     proof has :math:`8/\sqrt{2\pi}` in the place of :math:`\sqrt{2/\pi}` (constants our derivation).
     """
-    ratio = check_positive("epsilon", epsilon) * math.sqrt(check_count("d", d)) / check_positive("length", length)
+    ratio = (
+        check_positive("epsilon", epsilon)
+        * math.sqrt(check_count("d", d, at_least=3))
+        / check_positive("length", length)
+    )
     return math.sqrt(2 / math.pi) * ratio
 
 
@@ -283,7 +287,7 @@ def difference_bound(net: TwoLayerNet, x: Tensor, C0: float, R: float) -> Tensor
     x, R = check_unit("x", check_points("x", x, net.d, net.members, net.W)), check_reach(R)
     sigma = torch.stack([largest_singular_value(W) for W in net.flat().W]).view(*net.members, 1) + C0
     u = net.preactivations(x).mT.double()
-    return turn_bound(u, LazyBall(net.W, C0).radius, sigma, torch.full_like(u[..., 0], R))
+    return turn_bound(u, safe_radius(net, C0), sigma, torch.full_like(u[..., 0], R))
 
 
 def turn_bound(u: Tensor, V: float, sigma: Tensor, R: Tensor) -> Tensor:

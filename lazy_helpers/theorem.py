@@ -17,14 +17,18 @@ from torch import Tensor
 
 from .attack import smallest_flip
 from .checks import check_bare, check_count, check_gamma, check_points, check_positive, check_seed, check_unit
-from .extremes import farthest, highest, largest_gradient_change, largest_singular_value, shortest
+from .extremes import farthest, highest, largest_gradient_change, largest_singular_value, safe_radius, shortest
 from .lazy import LazyBall
 from .lemmas import gradient_bound, sign_change_bound, smallest_gradient, turn_bound, value_bound, value_range
 from .network import TwoLayerNet
 
 
 class Terms(NamedTuple):
-    """Upper bounds over the ball of sign(f) f(x + delta) and its parts, ``(*members, k)`` for k steps; below 0 is a flip."""
+    """Upper bounds ``(*members, k)`` for k steps; ``total``, of sign(f) f(x + delta), below 0 is a flip.
+
+    Of one sign of f each part is a bound over the W with that sign. Of both, the parts are those of the sign whose total is
+    larger, and only the total is a bound over all W of the ball.
+    """
 
     total: Tensor
     first_order: Tensor  # of |f| - eta ||g||^2
@@ -38,59 +42,58 @@ def flip_bound(net: TwoLayerNet, x: Tensor, C0: float, eta: Tensor, iterations: 
     together (:func:`~lazy_helpers.extremes.highest`), the residual by the better of two bounds: :func:`_by_size` needs
     the length of :math:`\delta` alone, :func:`_by_direction` also that it points nearly along :math:`\nabla f(x; W_0)`.
     """
+    plus, minus = flip_sides(net, x, C0, eta, iterations)
+    return Terms(*(torch.where(plus.total >= minus.total, one, other) for one, other in zip(plus, minus, strict=True)))
+
+
+def flip_sides(net: TwoLayerNet, x: Tensor, C0: float, eta: Tensor, iterations: int = 60) -> tuple[Terms, Terms]:
+    """:func:`flip_bound` over the W with f(x; W) > 0 and over those with f(x; W) < 0."""
     check_bare(net)
     x = check_unit("x", check_points("x", x.reshape(1, -1), net.d, (), net.W))
-    if not bool((eta > 0).all()):
-        raise ValueError("eta must hold positive steps: their sign is the opposite of f's.")
     many = x.expand(len(eta), -1)
-    plus, minus = (highest(net, many, C0, z, eta, iterations).upper for z in (many, -many))
-    flat, firsts = net.flat(), (plus.view(-1, len(eta)), minus.view(-1, len(eta)))
-    change = largest_gradient_change(net, x, C0).view(-1)
-    rows = []
+    firsts = tuple(highest(net, many, C0, z, eta, iterations).upper.view(-1, len(eta)) for z in (many, -many))
+    flat, V, change = net.flat(), safe_radius(net, C0), largest_gradient_change(net, x, C0).view(-1)
+    rows = ([], [])
     for k in range(len(flat.a)):
         sigma = largest_singular_value(flat.W[k])
-        u, g = flat.W[k] @ x[0], flat[k].grad(x)[0]
-        sides = []
-        for sign, first in zip((1, -1), firsts, strict=True):
-            r = _residual(u.double(), (flat.W[k] @ g).double(), flat.a[k], g.double().norm(), C0, eta.double(), sign, sigma, change[k])  # fmt: skip
-            sides.append(torch.stack([first[k] + r, first[k], r]))
-        sides = torch.stack(sides)  # (2, 3, k)
-        worse = sides[:, 0].argmax(0)
-        rows.append(sides.gather(0, worse.expand(1, 3, -1))[0])
-    total, first, residual = torch.stack(rows, dim=1).view(3, *net.members, len(eta))
-    return Terms(total, first, residual)
+        g = flat.grad(x)[k, 0]
+        u, p, length = (flat.W[k] @ x[0]).double(), (flat.W[k] @ g).double(), g.double().norm()
+        for side, sign, first in zip(rows, (1, -1), firsts, strict=True):
+            r = _residual(u, p, flat.a[k], length, C0, V, eta.double(), sign, sigma, change[k])
+            side.append(torch.stack([first[k] + r, first[k], r]))
+    shape = (3, *net.members, len(eta))
+    return tuple(Terms(*torch.stack(side, dim=1).view(shape)) for side in rows)
 
 
-def _residual(u, p, a, length, C0, eta, sign, sigma, change):
+def _residual(u, p, a, length, C0, V, eta, sign, sigma, change):
     """The better bound of sign r over the ball, ``(k,)``; u = W0 x, p = W0 g0, ``length`` = ||g0||."""
     reach = eta * (length + change)  # of delta
     up = sign * a > 0
     return torch.minimum(
-        _by_size(u[up].abs(), C0, (sigma + C0) * reach, len(u)),
-        _by_direction(u, p, up, C0, eta, sign, reach, eta * sigma * change),
+        _by_size(u[up].abs(), V, (sigma + C0) * reach, len(u)),
+        _by_direction(u, p, up, V, eta, sign, reach, eta * sigma * change),
     )
 
 
-def _by_size(u: Tensor, C0: float, T: Tensor, m: int) -> Tensor:
+def _by_size(u: Tensor, V: float, T: Tensor, m: int) -> Tensor:
     r"""The residual by the length of :math:`\delta` alone, with :math:`T \ge \|W\delta\|`; u are the up neurons' :math:`|w_{s,0}^\top x|`.
 
     A neuron adds to the residual only if it switches, and then :math:`|w_s^\top\delta| - |w_s^\top x|`. Over k of them the first
     sum to at most :math:`T\sqrt k`, and :math:`|w_s^\top x| \ge |w_{s,0}^\top x| - V`.
     """
-    spent = (u - C0 / math.sqrt(m)).clamp(min=0).sort().values.cumsum(0)
-    root = torch.arange(1, len(u) + 1, dtype=u.dtype, device=u.device).sqrt()
-    return (T.unsqueeze(-1) * root - spent).amax(-1).clamp(min=0) / math.sqrt(m)
+    spent = torch.nn.functional.pad((u - V).clamp(min=0).sort().values.cumsum(0), (1, 0))
+    root = torch.arange(len(u) + 1, dtype=u.dtype, device=u.device).sqrt()
+    return (T.unsqueeze(-1) * root - spent).amax(-1) / math.sqrt(m)
 
 
-def _by_direction(u, p, up, C0, eta, sign, reach, T):
+def _by_direction(u, p, up, V, eta, sign, reach, T):
     r"""The residual by the direction: :math:`w_s^\top\delta` is :math:`\mp\eta\, w_{s,0}^\top\nabla f(x; W_0)` but for :math:`\zeta_s`, :math:`\|\zeta\| \le T`.
 
     Neurons of the one output sign add to the residual, those of the other take away, but for what :math:`\zeta` and the moves
     inside the ball can change. The maximum over :math:`\zeta` is bounded by Lagrange's dual: any multiplier gives a bound.
     """
     m = len(u)
-    V = C0 / math.sqrt(m)
-    eta, reach, T = (part.unsqueeze(-1) for part in (eta, reach, T))
+    eta, reach, T = (part.unsqueeze(-1) for part in (eta, reach, T.clamp(min=1e-300)))
     side = torch.where(u > 0, 1.0, -1.0)
     q = -sign * eta * p  # (k, m)
     past = -side * (u + q)  # how far beyond its plane, if it switches
@@ -109,7 +112,7 @@ def _by_direction(u, p, up, C0, eta, sign, reach, T):
 
 
 class Steps(NamedTuple):
-    """The steps that are certified, ``low <= eta <= high``, and the one whose bound is lowest; NaN where there is none."""
+    """The smallest and the largest step tried that is certified, and the one whose bound is lowest; NaN where there is none."""
 
     low: Tensor
     high: Tensor
@@ -120,7 +123,7 @@ class Steps(NamedTuple):
 def certified_steps(net: TwoLayerNet, x: Tensor, C0: float, grid: int = 40, iterations: int = 60) -> Steps:
     r"""The steps :math:`\eta` for which :func:`flip_bound` certifies the flip for every W of the ball; ``(*members,)`` each.
 
-    Tried on a geometric grid from 0.3 to 100 times :math:`1/\|\nabla f(x; W_0)\|^2`: the ends are within a step of it.
+    Tried on a geometric grid from 0.3 to 100 times :math:`1/\|\nabla f(x; W_0)\|^2`, the mean over members.
     """
     scale = net.grad(x.reshape(1, -1)).double().square().sum(-1).mean()
     eta = torch.logspace(
@@ -128,7 +131,7 @@ def certified_steps(net: TwoLayerNet, x: Tensor, C0: float, grid: int = 40, iter
     )
     eta = eta / scale
     total = flip_bound(net, x, C0, eta, iterations).total
-    sure = total < 0
+    sure = total < -1e-6  # more than rounding
     low = torch.where(sure, eta, math.inf).amin(-1)
     high = torch.where(sure, eta, -math.inf).amax(-1)
     none = ~sure.any(-1)
@@ -143,14 +146,14 @@ def published_bound(net: TwoLayerNet, x: Tensor, C0: float, eta: Tensor) -> Tens
     r"""The same bound by the paper's route: :math:`\sup|f| - \eta L\,(L - D)`, L the least gradient norm, D the gradient's largest difference.
 
     ``(*members, k)``. Each is bounded for the draw as tightly as this package can: Lemmas 4.1, 4.2 and 4.4 with their best constants.
-    Where :math:`\delta` could be longer than 1 there is no bound: infinite.
+    Lemma 4.4 is about :math:`\|\delta\| < 1`: where it could be longer, the bound is infinite.
     """
     x = x.reshape(1, -1)
     span = value_range(net, x, C0)
     f = torch.maximum(span.high.abs(), span.low.abs())[..., 0].double()
     L = smallest_gradient(net, x, C0).lower[..., 0]
     length = net.grad(x).double().norm(dim=-1)[..., 0] + largest_gradient_change(net, x, C0)[..., 0]
-    V, sigma = LazyBall(net.W, C0).radius, torch.stack([largest_singular_value(W) for W in net.flat().W]) + C0
+    V, sigma = safe_radius(net, C0), torch.stack([largest_singular_value(W) for W in net.flat().W]) + C0
     u, sigma = net.preactivations(x)[..., 0].double(), sigma.view(length.shape)
     out = []
     for step in eta.tolist():

@@ -173,3 +173,14 @@ def test_bad_input_is_refused():
         highest(net, x, 1.0, x, one, iterations=0)
     with pytest.raises(ValueError, match="biases"):
         largest_gradient_change(lh.TwoLayerNet.init(4, 10, bias=True), x, 1.0)
+
+
+def test_a_neuron_a_hair_outside_the_slab_counts_as_inside():
+    """In float32 the exact |u| <= V may be computed as more: certified bounds allow for it."""
+    W = torch.zeros(4, 64)
+    W[:, 0] = torch.tensor([-0.5 * (1 + 1e-7), 3.0, 3.0, 3.0])
+    W[0, 1:] = 1.0
+    net, x = lh.TwoLayerNet(W, torch.ones(4)), torch.eye(1, 64)
+    assert float(largest_gradient_change(net, x, 1.0)) > 3.5
+    with pytest.raises(ValueError, match="positive steps"):
+        highest(net, x, 1.0, x, torch.zeros(1))

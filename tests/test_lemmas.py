@@ -122,6 +122,13 @@ def test_exactly_the_neurons_of_S1_can_change_sign(d, m, C0):
         assert not (turned & ~some).any()
 
 
+def test_a_neuron_on_its_plane_changes_sign_too():
+    net = lh.TwoLayerNet(torch.tensor([[0.0, 1.0], [0.05, 1.0], [-0.05, 1.0]]), torch.ones(3))
+    x = torch.tensor([1.0, 0.0])
+    before, after = net.W @ x, lemmas.change_signs(net, x, 1.0).W @ x
+    assert int(lemmas.sign_changes(net, x[None], 1.0)) == 3 and (before.sign() != after.sign()).all()
+
+
 def test_the_count_of_sign_changes_has_its_mean_and_its_bound_at_x_and_beside_it():
     m, C0, d = 2000, 10.0, 5
     net, x = lh.TwoLayerNet.init(d, m, members=400), lh.unit_sphere(1, d)

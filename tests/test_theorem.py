@@ -45,13 +45,17 @@ def test_no_network_of_the_ball_breaks_the_bound(d, m, C0, seed):
     net, x = lh.TwoLayerNet.init(d, m, seed=seed, dtype=F64), lh.unit_sphere(1, d, seed=seed).double()[0]
     eta = torch.tensor([0.3, 1.0, 3.0, 10.0, 40.0], dtype=F64) / d
     bound = theorem.flip_bound(net, x, C0, eta, iterations=30)
+    sides = dict(zip((1.0, -1.0), theorem.flip_sides(net, x, C0, eta, iterations=30), strict=True))
+    assert torch.equal(bound.total, torch.maximum(sides[1.0].total, sides[-1.0].total))
     assert torch.allclose(bound.total, bound.first_order + bound.residual)
-    sides = {}
+    seen = set()
     for other in tried(net, x, C0, draw):
         there, first, residual = after(other, x, eta)
-        assert (there <= bound.total + 1e-9).all()
-        sides.setdefault(float(other(x[None])[0].sign()), []).append((first, residual))
-    assert set(sides) == {1.0, -1.0} or C0 <= 1
+        sign = float(other(x[None])[0].sign())
+        for found, most in zip((there, first, residual), sides[sign], strict=True):
+            assert (found <= most + 1e-9).all()
+        seen.add(sign)
+    assert seen == {1.0, -1.0} or C0 <= 1
 
 
 @pytest.mark.parametrize("sign", [1, -1])
@@ -69,8 +73,9 @@ def test_each_bound_of_the_residual_holds_alone(d, m, C0, sign):
     )
     u, p, up = net.W @ x, net.W @ g0, sign * net.a > 0
     reach = eta * (g0.norm() + change)
-    by_size = theorem._by_size(u[up].abs(), C0, (sigma + C0) * reach, m)
-    by_direction = theorem._by_direction(u, p, up, C0, eta, sign, reach, eta * sigma * change)
+    V = C0 / math.sqrt(m)
+    by_size = theorem._by_size(u[up].abs(), V, (sigma + C0) * reach, m)
+    by_direction = theorem._by_direction(u, p, up, V, eta, sign, reach, eta * sigma * change)
     seen = 0
     for other in tried(net, x, C0, draw, many=20):
         if float(other(x[None])[0]) * sign > 0:
@@ -91,9 +96,19 @@ def test_the_residual_bounds_against_brute_force_over_switches():
         for mask in range(1, 64):
             some = torch.tensor([bool(mask >> i & 1) for i in range(6)])
             best = max(best, T * math.sqrt(int(some.sum())) - float((u[some] - V).clamp(min=0).sum()))
-        assert float(theorem._by_size(u, C0, torch.tensor([T], dtype=F64), m)[0]) * math.sqrt(m) == pytest.approx(
+        assert float(theorem._by_size(u, V, torch.tensor([T], dtype=F64), m)[0]) * math.sqrt(m) == pytest.approx(
             max(best, 0)
         )
+
+
+@pytest.mark.parametrize("m", [1, 2, 3])
+def test_few_neurons_all_of_one_sign(m):
+    eta = torch.tensor([0.1, 1.0], dtype=F64)
+    for seed in range(6):
+        net, x = lh.TwoLayerNet.init(3, m, seed=seed, dtype=F64), lh.unit_sphere(1, 3).double()[0]
+        bound = theorem.flip_bound(net, x, 0.1, eta).total
+        assert torch.isfinite(bound).all()
+        assert (after(net, x, eta)[0] <= bound + 1e-9).all()
 
 
 def test_certified_steps_flip_every_network_tried():

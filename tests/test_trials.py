@@ -31,8 +31,10 @@ def test_no_bound_breaks_and_the_attempts_come_close(d, m, C0):
         ("largest_gradient_change", lambda bound: 0.5 * bound),
         ("difference_bound", lambda bound: 0.05 * bound),
         ("value_range", lambda bound: bound._replace(high=bound.f + 0.9 * (bound.high - bound.f))),
-        ("flip_bound", lambda bound: bound._replace(residual=0.1 * bound.residual)),
+        ("flip_sides", lambda sides: [side._replace(residual=side.residual - 2.0) for side in sides]),
+        ("flip_sides", lambda sides: [side._replace(total=side.total - 2.0) for side in sides]),
     ],
+    ids=("gradient", "change", "difference", "value", "residual", "flip"),
 )
 def test_a_wrong_bound_is_found_out(monkeypatch, name, broken):
     net, x = draw(20, 200)
@@ -47,3 +49,9 @@ def test_bad_input_is_refused():
         trials.challenge(net, x, 1.0, 0)
     with pytest.raises(ValueError, match="C0 must"):
         trials.challenge(net, x, -1.0, 10)
+
+
+def test_a_small_ball_breaks_no_bound():
+    """Bounds of the residual may be negative there."""
+    net, x = draw(20, 500)
+    assert trials.challenge(net, x, 0.02, 20)["violations"] == 0
