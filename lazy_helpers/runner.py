@@ -129,7 +129,8 @@ def run(
         if answer.rows:
             for cell, row in zip(cells, answer.rows, strict=True):
                 write_whole(row_file(runs, figure, cell.key), row)
-                failed_file(runs, figure, cell.key).unlink(missing_ok=True)
+                with writing(runs / figure.name / "failed"):
+                    failed_file(runs, figure, cell.key).unlink(missing_ok=True)
             return len(cells)
         make_folder(runs / figure.name / "failed")
         for cell in cells:

@@ -21,6 +21,7 @@ from concurrent.futures import Executor, Future, ProcessPoolExecutor
 from typing import NamedTuple
 
 import torch
+from tqdm.auto import tqdm
 
 from .checks import device_named
 from .experiments import Cell
@@ -112,3 +113,4 @@ def _attend(ear, threads: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process of a terminal: the parent decides
     threading.Thread(target=watch, daemon=True).start()
     torch.set_num_threads(threads)
+    tqdm.set_lock(threading.RLock())  # its own is a semaphore, which a process that is stopped would leave behind

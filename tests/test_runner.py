@@ -225,7 +225,7 @@ def test_an_executor_that_never_works_ends_as_failures(folder, broken):
             return future
 
     outcome = go(folder, measure, RADII[:6], executor=Broken, at_once=2)
-    assert outcome == (0, tuple(cell.key for cell in RADII[:6])) and len(made) <= 6
+    assert outcome.computed == 0 and set(outcome.failed) == {cell.key for cell in RADII[:6]} and len(made) <= 6
     said = failures(folder)[RADII[0].key]["traceback"]
     assert ("no memory" if broken == "on submit" else CancelledError.__name__) in said
 
@@ -276,7 +276,7 @@ def test_a_cell_that_fails_keeps_its_traceback_and_is_tried_again(folder, execut
     assert not held(folder) and not list(folder.rglob("*.part"))
 
     (folder / "mended").touch()
-    assert go(folder, fail, executor=executor, at_once=2) == (len(bad), ())  # only what failed
+    assert go(folder, fail) == (len(bad), ())  # only what failed
     assert not failures(folder) and len(values(folder)) == 24
 
 
@@ -345,7 +345,7 @@ def test_a_disk_that_fills_up_stops_the_run_in_one_sentence_and_loses_nothing(fo
     assert len(values(folder)) == 5 and not held(folder) and not failures(folder)
     assert not list(folder.rglob("*.part"))
     monkeypatch.setattr(os, "fsync", real)
-    assert go(folder, measure, executor=executor, at_once=2) == (24 - 5, ())
+    assert go(folder, measure) == (24 - 5, ())
 
 
 @pytest.mark.parametrize("place", ["fig2", "fig2/locks", "fig2/failed"])
@@ -360,7 +360,7 @@ def test_a_folder_that_cannot_be_written_is_named(folder, place, capsys, monkeyp
     assert str(file) in line and "--runs" in line and not held(folder)
 
 
-# Runners that are killed, stopped, or two
+# Runners that are killed or stopped
 
 
 def interrupted(folder, how, *more):
@@ -386,18 +386,11 @@ def test_a_runner_that_is_killed_or_stopped_goes_on_where_it_was(folder, how):
     assert not held(folder) and not failures(folder)
     if how == signal.SIGINT:
         assert code == 130 and "kept" in err and "Traceback" not in err
-    process = start(folder, "--workers", "2")
+    process = start(folder)
     out, err = process.communicate(timeout=120)
     assert process.returncode == 0 and f"computed {12 - len(before)} of 12" in out, err
     after = {file.name: file.stat().st_mtime_ns for file in (folder / "runs" / "fig2").glob("*.json")}
     assert len(after) == 12 and before.items() <= after.items()  # no finished cell was written again
-
-
-def test_two_runners_with_workers_share_one_folder(folder):
-    pair = [start(folder, "--workers", "2"), start(folder)]
-    outs = [process.communicate(timeout=180) for process in pair]
-    assert all(process.returncode == 0 for process in pair), outs
-    assert sum(int(out.split("computed ")[1].split(" of")[0]) for out, _ in outs) == 12  # each cell once
 
 
 def test_only_the_widths_asked_for_are_run(folder, capsys, monkeypatch):

@@ -53,7 +53,7 @@ def test_a_killed_run_goes_on_where_it_was(tmp_path):
 
 
 def test_two_processes_share_one_folder(tmp_path):
-    pair = [start(tmp_path), start(tmp_path)]
+    pair = [start(tmp_path), start(tmp_path, "--workers", "2")]
     outs = [process.communicate(timeout=180) for process in pair]
     assert all(process.returncode == 0 for process in pair), outs
     computed = [int(out.split("computed ")[1].split(" of")[0]) for out, _ in outs]
