@@ -162,7 +162,8 @@ def run(
                     group.breaks += 1
                     if where is place:
                         place = None
-                        where.shutdown(wait=False)
+                        with contextlib.suppress(Exception):  # what is broken may not even close
+                            where.shutdown(wait=False)
                     if group.breaks < BREAKS:
                         free(mine)
                         waiting.append(group)
@@ -181,8 +182,9 @@ def run(
     finally:
         for future in flights:
             future.cancel()
-        if place is not None:
-            place.shutdown(wait=not flights)
+        with contextlib.suppress(Exception):
+            if place is not None:
+                place.shutdown(wait=not flights)
         for lock in locks.values():
             lock.release()
         bar.close()
@@ -190,10 +192,11 @@ def run(
 
 
 def _submit(place: Executor, job, cells: list[Cell]) -> Future:
-    """A future of the group, in which an executor that is broken already shows as in the others."""
+    """A future of the group. An executor that takes no more work is broken, and says so there as in the others."""
     try:
         return place.submit(job, cells, uuid.uuid4().hex)
-    except BrokenExecutor as error:
-        future = Future()
-        future.set_exception(error)
+    except Exception as error:
+        future, broken = Future(), BrokenExecutor("the executor took no more work")
+        broken.__cause__ = error
+        future.set_exception(broken)
         return future
