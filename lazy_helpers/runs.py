@@ -59,7 +59,8 @@ def collect(
     known = {code_digest(figure): code_hashes(figure)}  # and what runs and an earlier manifest say of other code
     known |= {file.stem: json.loads(file.read_text()) for file in (runs / figure.name / "code").glob("[!.]*.json")}
     if path.with_suffix(".json").exists():
-        known |= json.loads(path.with_suffix(".json").read_text())["modules_sha256"]
+        earlier = json.loads(path.with_suffix(".json").read_text())["modules_sha256"]
+        known |= {code: hashes for code, hashes in earlier.items() if hashes}
     manifest = {
         "figure": figure.name,
         "title": figure.title,

@@ -117,6 +117,16 @@ def test_code_marks_results_stale_and_prose_does_not(tmp_path, monkeypatch):
     assert runner.run(FIG2, DIGITS[:1], "cpu", tmp_path / "runs", tmp_path / "results", stale=True).computed == 1
 
 
+def test_a_result_says_what_computed_it_when_the_code_has_changed_since(tmp_path, monkeypatch):
+    """The run wrote down what its code was, and neither later code nor an earlier manifest takes its place."""
+    path = collected(tmp_path, DIGITS[:1])
+    first = json.loads(path.with_suffix(".json").read_text())
+    path.with_suffix(".json").write_text(json.dumps(first | {"modules_sha256": {code: {} for code in first["code"]}}))
+    monkeypatch.setattr(runs, "code_hashes", lambda figure: {"network.py": "other"})
+    runs.collect(FIG2, "digits", None, tmp_path / "runs", tmp_path / "results")
+    assert json.loads(path.with_suffix(".json").read_text())["modules_sha256"] == first["modules_sha256"]
+
+
 def test_the_paper_grid_is_the_papers():
     cells = cells_of(FIG2, "paper")
     assert {cell.d for cell in cells} == {25, 49, 100, 196, 289, 400, 484, 625, 784}
