@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import sys
 from pathlib import Path
 
+from .checks import check_count, device_named
 from .example import store_example
-from .experiments import FIGURES, cells_of, figure_named
-from .runs import RESULTS, RUNS, collect, run, status, verify
+from .experiments import FIGURES, Cell, Figure, cells_of, figure_named
+from .runner import run
+from .runs import RESULTS, RUNS, collect, status, verify
+from .workers import Workers
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Parse, act, and turn a ``ValueError`` into one line on standard error and exit status 2."""
+    """Parse and act. Exit status 1: a cell failed. 2: a ``ValueError``, said in one line. 130: Ctrl-C."""
     parser = argparse.ArgumentParser(
         prog="python -m lazy_helpers", description="Compute the paper's figures, cell by cell, resumably."
     )
@@ -21,7 +25,10 @@ def main(arguments: list[str] | None = None) -> int:
         ("run", "compute the cells that are not finished; stop and start it as you like"),
         ("collect", "write the finished cells to a CSV with its manifest"),
         ("verify", "recompute cheap stored cells with today's code, and note in the manifest that they agree"),
-        ("status", "what is finished, and whether stored results are up to date with the code"),
+        (
+            "status",
+            "what is done, running, failed and left, with times; whether stored results are up to date with the code",
+        ),
         ("list", "the figures and their presets"),
         ("example", "the images of the book's first picture, with their flipping steps"),
     ):
@@ -42,6 +49,10 @@ def main(arguments: list[str] | None = None) -> int:
         if verb in ("run", "verify"):
             sub.add_argument("--device", default="auto", help="auto, cpu or cuda (default: auto)")
         if verb == "run":
+            sub.add_argument(
+                "--workers", type=int, metavar="N", help="N processes, which share the cores (default: this one)"
+            )
+            sub.add_argument("--widths", type=int, nargs="+", metavar="M", help="only the cells with these m")
             sub.add_argument(
                 "--stale", action="store_true", help="also recompute cells that other code than today's has finished"
             )
@@ -64,18 +75,51 @@ def main(arguments: list[str] | None = None) -> int:
             print(f"{chosen.figure}: today's code gives the stored numbers in {', '.join(keys)}")
         else:
             figure = figure_named(chosen.figure)
-            cells = cells_of(figure, chosen.preset, chosen.seeds)
             if chosen.verb == "run":
-                computed = run(figure, cells, chosen.device, chosen.runs, chosen.results, chosen.stale)
-                print(
-                    f"{figure.name}: computed {computed} of {len(cells)} cells; the others were finished or are in work elsewhere."
-                )
+                return _run(figure, _wide(cells_of(figure, chosen.preset, chosen.seeds), chosen.widths), chosen)
             else:
                 print(collect(figure, chosen.preset, chosen.seeds, chosen.runs, chosen.results))
     except ValueError as error:
         print(f"lazy_helpers: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print(
+            "lazy_helpers: stopped; every cell that was finished is kept, and the same command goes on.",
+            file=sys.stderr,
+        )
+        return 130
     return 0
+
+
+def _run(figure: Figure, cells: list[Cell], chosen: argparse.Namespace) -> int:
+    """Computes the cells and says how it went; returns the exit status."""
+    executor, count = None, 1
+    if chosen.workers is not None:
+        count = check_count("workers", chosen.workers)
+        executor = functools.partial(Workers, count)
+        device_named(chosen.device)
+    done = run(figure, cells, chosen.device, chosen.runs, chosen.results, chosen.stale, executor, count)
+    print(
+        f"{figure.name}: computed {done.computed} of {len(cells)} cells; the others "
+        + ("failed, " if done.failed else "")
+        + "were finished or are in work elsewhere."
+    )
+    if done.failed:
+        print(
+            f"lazy_helpers: {len(done.failed)} cells failed: their tracebacks are in {chosen.runs / figure.name / 'failed'}, "
+            "their last lines in `python -m lazy_helpers status`; the same command tries them again.",
+            file=sys.stderr,
+        )
+    return 1 if done.failed else 0
+
+
+def _wide(cells: list[Cell], widths: list[int] | None) -> list[Cell]:
+    """The cells of these widths; all of them where none is named."""
+    there = sorted({cell.m for cell in cells})
+    strange = sorted(set(widths or ()) - set(there))
+    if strange:
+        raise ValueError(f"no cell has m = {strange[0]}: choose widths among {', '.join(map(str, there))}.")
+    return [cell for cell in cells if cell.m in (widths or there)]
 
 
 if __name__ == "__main__":

@@ -78,6 +78,11 @@ def check_device(device: str | torch.device | None) -> torch.device:
     return found
 
 
+def device_named(name: str) -> torch.device:
+    """The device of that name; ``"auto"`` is the GPU where there is one."""
+    return check_device(("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name)
+
+
 def check_members(members: int | tuple[int, ...]) -> tuple[int, ...]:
     """The ensemble's leading axes as a tuple."""
     axes = tuple(members) if isinstance(members, (tuple, list)) else (members,)

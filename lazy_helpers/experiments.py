@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable
+from multiprocessing import parent_process
 
 import torch
 
@@ -68,13 +69,18 @@ class Cell:
 
 @dataclasses.dataclass(frozen=True)
 class Figure:
-    """A named grid with its presets (``preset -> number of seeds or None -> cells``) and what is measured in a cell."""
+    """A named grid with its presets (``preset -> number of seeds or None -> cells``) and what is measured in a cell.
+
+    ``measure`` takes cells that differ along the ``shared`` axes alone, and returns a dict for each, in their order: what
+    such cells have in common is computed once. A cell's numbers do not depend on which others come with it.
+    """
 
     name: str
     title: str
     presets: dict[str, Callable[[int | None], list[Cell]]]
-    measure: Callable[[Cell, torch.device], dict[str, float]]
+    measure: Callable[[list[Cell], torch.device], list[dict[str, float]]]
     modules: tuple[str, ...]  # of this package: what the measurement rests on
+    shared: tuple[str, ...] = ("C0",)  # fields of a cell; (): each cell by itself
 
 
 def grid(variants, ds, seeds: dict[int, int], data: str = "mnist", C0s=(10.0,)) -> Callable[[int | None], list[Cell]]:
@@ -93,99 +99,116 @@ def grid(variants, ds, seeds: dict[int, int], data: str = "mnist", C0s=(10.0,)) 
     return cells
 
 
-def measure_flips(cell: Cell, device: torch.device) -> dict[str, float]:
+def measure_flips(cells: list[Cell], device: torch.device) -> list[dict[str, float]]:
     r"""Train until the weights leave the ball, then flip every test point by one exact step (Figure 2).
 
-    Means are over the correctly classified test points whose sign one step can flip, but for ``grad_norm`` and
-    ``abs_f``, which are over all. The columns that end in ``_published`` repeat the published averages: norms rounded up
-    to the line search's grid and capped at its end, misclassified points averaged in as 0.
+    The cells differ in C0 alone and share one trajectory. Means are over the correctly classified test points whose sign
+    one step can flip, but for ``grad_norm`` and ``abs_f``, which are over all. The columns that end in ``_published``
+    repeat the published averages: norms rounded up to the line search's grid and capped at its end, misclassified points
+    averaged in as 0.
     """
+    cell, radii = cells[0], tuple(cell.C0 for cell in cells)
     setup = VARIANTS[cell.variant]
     train, test = (
         load_binary(cell.data, math.isqrt(cell.d), setup.normalize, setup.antialias, split)
         for split in ("train", "test")
     )
     start = TwoLayerNet.init(cell.d, cell.m, seed=cell.seed, bias=setup.bias, device=device)
-    exit = train_sgd(
-        start, train.X.to(device), train.y.to(device), cell.C0, lr=LR, batch_size=BATCH, max_epochs=EPOCHS,
-        seed=cell.seed, exit=setup.exit,
-    )[cell.C0]  # fmt: skip
-    flip = smallest_flip(exit.net, test.X.to(device))
-
-    eta, norm, f, grad_norm = (part.double().cpu() for part in (flip.eta, flip.norm, flip.value, flip.grad_norm))
+    exits = train_sgd(
+        start, train.X.to(device), train.y.to(device), radii, lr=LR, batch_size=BATCH, max_epochs=EPOCHS,
+        seed=cell.seed, exit=setup.exit, progress=parent_process() is None,  # workers draw no bars
+    )  # fmt: skip
     length = test.X.double().norm(dim=1)
-    right = f * test.y.double() > 0
-    used = right & flip.found.cpu()
-    searched = (torch.ceil(norm / SEARCH_STEP) * SEARCH_STEP).nan_to_num(SEARCH_END).clamp(max=SEARCH_END)
-    published = torch.where(right, searched, 0.0) / length
-    relative = (norm / length)[used]
-    return {
-        "relative_perturbation": float(relative.mean()),
-        "relative_perturbation_sd": float(relative.std()),
-        "relative_perturbation_max": float(relative.max()),
-        "relative_perturbation_published": float(published.mean()),
-        "robust_error": float((~right | (norm / length <= BENCHMARK / math.sqrt(cell.d))).double().mean()),
-        "grad_norm": float(grad_norm.mean()),
-        "grad_norm_sd": float(grad_norm.std()),
-        "eta": float(eta[used].mean()),
-        "step_size": float((relative / grad_norm[used]).mean()),
-        "step_size_published": float((published / grad_norm).mean()),
-        "abs_f": float(f.abs().mean()),
-        "linear_ratio": float((eta * grad_norm.square() / f.abs())[used].mean()),  # exact step over |f| / ||grad f||^2
-        "test_accuracy": float(right.double().mean()),
-        "misclassified": int((~right).sum()),
-        "not_found": int((right & ~used).sum()),
-        "beyond_search": int((norm[used] > SEARCH_END).sum()),
-        "mean_input_norm": float(length.mean()),
-        "steps": int(exit.steps),
-        "epochs": float(exit.epochs),
-        "left": bool(exit.left),
-        "deviation_C0": float(LazyBall(start.weights, cell.C0).distance(exit.net.weights)) * math.sqrt(cell.m),
-        "train_loss": float(exit.train_loss),
-    }
+    rows = []
+    for cell in cells:
+        exit = exits[cell.C0]
+        flip = smallest_flip(exit.net, test.X.to(device))
+        eta, norm, f, grad_norm = (part.double().cpu() for part in (flip.eta, flip.norm, flip.value, flip.grad_norm))
+        right = f * test.y.double() > 0
+        used = right & flip.found.cpu()
+        searched = (torch.ceil(norm / SEARCH_STEP) * SEARCH_STEP).nan_to_num(SEARCH_END).clamp(max=SEARCH_END)
+        published = torch.where(right, searched, 0.0) / length
+        relative = (norm / length)[used]
+        rows.append(
+            {
+                "relative_perturbation": float(relative.mean()),
+                "relative_perturbation_sd": float(relative.std()),
+                "relative_perturbation_max": float(relative.max()),
+                "relative_perturbation_published": float(published.mean()),
+                "robust_error": float((~right | (norm / length <= BENCHMARK / math.sqrt(cell.d))).double().mean()),
+                "grad_norm": float(grad_norm.mean()),
+                "grad_norm_sd": float(grad_norm.std()),
+                "eta": float(eta[used].mean()),
+                "step_size": float((relative / grad_norm[used]).mean()),
+                "step_size_published": float((published / grad_norm).mean()),
+                "abs_f": float(f.abs().mean()),
+                # the exact step over |f| / ||grad f||^2
+                "linear_ratio": float((eta * grad_norm.square() / f.abs())[used].mean()),
+                "test_accuracy": float(right.double().mean()),
+                "misclassified": int((~right).sum()),
+                "not_found": int((right & ~used).sum()),
+                "beyond_search": int((norm[used] > SEARCH_END).sum()),
+                "mean_input_norm": float(length.mean()),
+                "steps": int(exit.steps),
+                "epochs": float(exit.epochs),
+                "left": bool(exit.left),
+                "deviation_C0": float(LazyBall(start.weights, cell.C0).distance(exit.net.weights)) * math.sqrt(cell.m),
+                "train_loss": float(exit.train_loss),
+            }
+        )
+    return rows
 
 
-def measure_certified(cell: Cell, device: torch.device) -> dict[str, float]:
+def measure_certified(cells: list[Cell], device: torch.device) -> list[dict[str, float]]:
     r"""Which steps of one draw are certified for every W of the ball, by our route and by the published one (Theorem 3.1).
 
     Columns ``eta_*`` are NaN where there is none; ``eta_worst`` is infinite where one step does not flip the worst W found.
     """
-    net, x = same_law(cell.d, cell.m, cell.seed, torch.float64)
-    net, x = net.to(device), x.to(device)
-    point = x.unsqueeze(0)
-    steps = certified_steps(net, x, cell.C0, iterations=40)
-    at = steps.best if bool(steps.bound < 0) else 3 / net.grad(point).square().sum()  # where both routes are compared
-    ours = flip_bound(net, x, cell.C0, at.reshape(1), iterations=40)
-    scan = torch.logspace(-0.5, 2, 26, dtype=x.dtype, device=device) / net.grad(point).square().sum()
-    span, flip = value_range(net, point, cell.C0), smallest_flip(net, point)
-    worst = worst_network(net.to(torch.float32), x.to(torch.float32), cell.C0, rounds=2)
-    return {
-        "certified": bool(steps.bound < 0),
-        "eta_low": float(steps.low),
-        "eta_high": float(steps.high),
-        "bound": float(steps.bound),
-        "first_order": float(ours.first_order),
-        "residual": float(ours.residual),
-        "bound_published": float(published_bound(net, x, cell.C0, scan).min()),
-        "f": float(span.f),
-        "f_low": float(span.low),
-        "f_high": float(span.high),
-        "grad_norm": float(net.grad(point).norm()),
-        "grad_lower": float(smallest_gradient(net, point, cell.C0, 40).lower),
-        "eta_flip": float(flip.eta),  # at W0
-        "eta_worst": worst.eta,
-        "norm_worst": worst.norm,
-    }
+    rows = []
+    for cell in cells:
+        net, x = same_law(cell.d, cell.m, cell.seed, torch.float64)
+        net, x = net.to(device), x.to(device)
+        point = x.unsqueeze(0)
+        steps = certified_steps(net, x, cell.C0, iterations=40)
+        # where both routes are compared
+        at = steps.best if bool(steps.bound < 0) else 3 / net.grad(point).square().sum()
+        ours = flip_bound(net, x, cell.C0, at.reshape(1), iterations=40)
+        scan = torch.logspace(-0.5, 2, 26, dtype=x.dtype, device=device) / net.grad(point).square().sum()
+        span, flip = value_range(net, point, cell.C0), smallest_flip(net, point)
+        worst = worst_network(net.to(torch.float32), x.to(torch.float32), cell.C0, rounds=2)
+        rows.append(
+            {
+                "certified": bool(steps.bound < 0),
+                "eta_low": float(steps.low),
+                "eta_high": float(steps.high),
+                "bound": float(steps.bound),
+                "first_order": float(ours.first_order),
+                "residual": float(ours.residual),
+                "bound_published": float(published_bound(net, x, cell.C0, scan).min()),
+                "f": float(span.f),
+                "f_low": float(span.low),
+                "f_high": float(span.high),
+                "grad_norm": float(net.grad(point).norm()),
+                "grad_lower": float(smallest_gradient(net, point, cell.C0, 40).lower),
+                "eta_flip": float(flip.eta),  # at W0
+                "eta_worst": worst.eta,
+                "norm_worst": worst.norm,
+            }
+        )
+    return rows
 
 
-def measure_trials(cell: Cell, device: torch.device) -> dict[str, float]:
+def measure_trials(cells: list[Cell], device: torch.device) -> list[dict[str, float]]:
     """Attempts to break the certified bounds of one draw; each column is best found over bound (:mod:`lazy_helpers.trials`)."""
-    wide = cell.m > 1_000
-    net = TwoLayerNet.init(
-        cell.d, cell.m, seed=cell.seed, device=device, dtype=torch.float32 if wide else torch.float64
-    )
-    x = torch.nn.functional.normalize(unit_sphere(1, cell.d, seed=cell.seed).to(net.W), dim=-1)[0]
-    return challenge(net, x, cell.C0, 250 if wide else 1_100, cell.seed)
+    rows = []
+    for cell in cells:
+        wide = cell.m > 1_000
+        net = TwoLayerNet.init(
+            cell.d, cell.m, seed=cell.seed, device=device, dtype=torch.float32 if wide else torch.float64
+        )
+        x = torch.nn.functional.normalize(unit_sphere(1, cell.d, seed=cell.seed).to(net.W), dim=-1)[0]
+        rows.append(challenge(net, x, cell.C0, 250 if wide else 1_100, cell.seed))
+    return rows
 
 
 SQUARES = (25, 49, 100, 196, 289, 400, 484, 625, 784)
@@ -226,6 +249,7 @@ FIGURES = {
             },
             measure_certified,
             ("network", "tiles", "lazy", "attack", "extremes", "lemmas", "theorem"),
+            shared=(),
         ),
         Figure(
             "trials",
@@ -239,6 +263,7 @@ FIGURES = {
             },
             measure_trials,
             ("network", "tiles", "lazy", "attack", "extremes", "lemmas", "theorem", "trials"),
+            shared=(),
         ),
     )
 }

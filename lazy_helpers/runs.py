@@ -1,15 +1,17 @@
-"""Running a grid cell by cell so that nothing finished is lost, and collecting it into a CSV beside its manifest.
+"""The files of the experiments: finished cells, collected into a CSV beside its manifest; their hashes; their status.
 
 A finished cell is one small JSON file in ``runs/<figure>/``, written to a temporary name and moved, so it is there whole
-or not at all. A process that works on a cell holds a lock on it, which the system frees when the process dies; others
-pass it by. A cell that a collected CSV already holds counts as finished, so a fresh clone goes on where another stopped.
+or not at all (:mod:`lazy_helpers.runner` writes them). A cell that failed has its traceback in ``runs/<figure>/failed/``.
+A cell that a collected CSV already holds counts as finished, so a fresh clone goes on where another stopped.
 """
 
 from __future__ import annotations
 
 import ast
+import contextlib
 import csv
 import dataclasses
+import errno
 import hashlib
 import inspect
 import io
@@ -18,17 +20,14 @@ import math
 import os
 import platform
 import textwrap
-import time
 from collections.abc import Iterable
 from pathlib import Path
 
 import filelock
 import numpy as np
-import torch
-from tqdm.auto import tqdm
 
 from . import data
-from .checks import check_device
+from .checks import device_named
 from .experiments import VARIANTS, Cell, Figure, cells_of
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -42,64 +41,6 @@ TOLERANCES = {
 }  # fmt: skip
 
 
-def run(
-    figure: Figure,
-    cells: Iterable[Cell],
-    device: str = "auto",
-    runs: Path = RUNS,
-    results: Path = RESULTS,
-    stale: bool = False,
-) -> int:
-    """Compute the cells that are not finished; returns how many were computed here.
-
-    A cell finished by other code than today's counts as finished unless ``stale`` is set.
-    """
-    chosen = _chosen(device)
-    folder = runs / figure.name
-    _make(folder / "locks")
-    code = code_digest(figure)
-    finished = {key for key, row in _rows(figure, runs, results).items() if not stale or row["code"] == code}
-    todo = [cell for cell in cells if cell.key not in finished]
-    computed = 0
-    bar = tqdm(
-        total=sum(cell.cost for cell in todo),
-        desc=figure.name,
-        bar_format="{desc} {percentage:3.0f}% |{bar}| {elapsed} < {remaining} {postfix}",
-    )
-    with bar:
-        for cell in todo:
-            bar.set_postfix_str(cell.key)
-            try:
-                with filelock.FileLock(folder / "locks" / f"{cell.key}.lock", timeout=0):
-                    earlier = _read(_file(runs, figure, cell.key))  # another process may have finished it meanwhile
-                    if earlier is None or (stale and earlier["code"] != code):
-                        _write(
-                            _file(runs, figure, cell.key), json.dumps(_compute(figure, cell, chosen, code), indent=1)
-                        )
-                        computed += 1
-            except filelock.Timeout:
-                pass  # another process is at it
-            bar.update(cell.cost)
-    return computed
-
-
-def _chosen(device: str) -> torch.device:
-    return check_device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
-
-
-def _compute(figure: Figure, cell: Cell, device: torch.device, code: str) -> dict:
-    start = time.perf_counter()
-    values = figure.measure(cell, device)
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"cpu ({torch.get_num_threads()} threads)"
-    record = {
-        "seconds": round(time.perf_counter() - start, 2),
-        "device": name,
-        "torch": torch.__version__,
-        "code": code,
-    }
-    return {"key": cell.key, **dataclasses.asdict(cell), **values, **record}
-
-
 def collect(
     figure: Figure, preset: str = "paper", seeds: int | None = None, runs: Path = RUNS, results: Path = RESULTS
 ) -> Path:
@@ -108,16 +49,18 @@ def collect(
     Where cells are missing the manifest says which. Raises ``ValueError`` where none is finished.
     """
     cells = cells_of(figure, preset, seeds)
-    rows = _rows(figure, runs, results)
+    rows = finished_rows(figure, runs, results)
     done = [rows[cell.key] for cell in cells if cell.key in rows]
     if not done:
         raise ValueError(
             f"{figure.name} has no finished cell in {runs / figure.name}: run it first with `python -m lazy_helpers run {figure.name} --preset {preset}`."
         )
     path = results / f"{stored_name(figure, preset)}.csv"
-    known = {code_digest(figure): code_hashes(figure)}  # and what an earlier manifest says of other code
+    known = {code_digest(figure): code_hashes(figure)}  # and what runs and an earlier manifest say of other code
+    known |= {file.stem: json.loads(file.read_text()) for file in (runs / figure.name / "code").glob("[!.]*.json")}
     if path.with_suffix(".json").exists():
-        known |= json.loads(path.with_suffix(".json").read_text())["modules_sha256"]
+        earlier = json.loads(path.with_suffix(".json").read_text())["modules_sha256"]
+        known |= {code: hashes for code, hashes in earlier.items() if hashes}
     manifest = {
         "figure": figure.name,
         "title": figure.title,
@@ -148,16 +91,16 @@ def collect(
 
 def store(path: Path, rows: list[dict], manifest: dict) -> Path:
     """Write rows as a CSV and beside it the manifest, which bears the CSV's hash."""
-    _make(path.parent)
+    make_folder(path.parent)
     text = io.StringIO()
     writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
     writer.writeheader()
     writer.writerows(
         {name: f"{value:.9g}" if isinstance(value, float) else value for name, value in row.items()} for row in rows
     )
-    _write(path, text.getvalue())
+    write_whole(path, text.getvalue())
     full = {"csv": path.name, "csv_sha256": _sha256(path.read_bytes()), **manifest}
-    _write(path.with_suffix(".json"), json.dumps(full, indent=1) + "\n")
+    write_whole(path.with_suffix(".json"), json.dumps(full, indent=1) + "\n")
     return path
 
 
@@ -194,7 +137,7 @@ def verify(
         if cell.key in stored and cell.cost <= cost:
             cheapest.setdefault((cell.variant, cell.m), cell)
     for cell in cheapest.values():
-        new, old = figure.measure(cell, _chosen(device)), stored[cell.key]
+        (new,), old = figure.measure([cell], device_named(device)), stored[cell.key]
         for name, value in new.items():
             near = TOLERANCES.get(name, 5e-3 * abs(old[name]))
             same = value == old[name] or (math.isnan(value) and math.isnan(old[name]))  # infinite, or none
@@ -206,28 +149,60 @@ def verify(
     keys = [cell.key for cell in cheapest.values()]
     manifest = json.loads(path.with_suffix(".json").read_text())
     manifest["verified"] = {"code": code_digest(figure), "modules_sha256": code_hashes(figure), "cells": keys}
-    _write(path.with_suffix(".json"), json.dumps(manifest, indent=1) + "\n")
+    write_whole(path.with_suffix(".json"), json.dumps(manifest, indent=1) + "\n")
     return keys
 
 
 def status(figures: Iterable[Figure], runs: Path = RUNS, results: Path = RESULTS) -> list[str]:
-    """A line for each figure and preset, and for each stored result that belongs to no figure."""
+    """A line for each figure and preset, for each failed cell, and for each stored result that belongs to no figure."""
     lines = []
     for figure in figures:
-        rows = _rows(figure, runs, results)
+        rows, failed = finished_rows(figure, runs, results), failed_rows(figure, runs)
         for preset in figure.presets:
             cells = cells_of(figure, preset)
-            path = results / f"{stored_name(figure, preset)}.csv"
-            done = [rows[cell.key] for cell in cells if cell.key in rows]
+            done, todo = ([cell for cell in cells if (cell.key in rows) == whether] for whether in (True, False))
+            running = [cell for cell in todo if is_locked(lock_file(runs, figure, cell.key))]
+            wrong = [cell for cell in todo if cell.key in failed and cell not in running]
             line = f"{figure.name:<14}{preset:<8}{len(done):>4} of {len(cells)} cells"
+            if todo and (done or running or wrong):
+                left = len(todo) - len(running) - len(wrong)
+                line += f", {len(running)} running, {len(wrong)} failed, {left} left"
+            if done:
+                line += f"; {_span(sum(rows[cell.key]['seconds'] for cell in done))} spent"
+                line += f", about {_span(_seconds(figure, todo, rows))} left" if todo else ""
+            path = results / f"{stored_name(figure, preset)}.csv"
             if path.exists():
                 line += f"  {path.name}: {_verdict(path, figure)}"
-            lines.append(line if done or path.exists() else line + "  not run")
+            lines.append(line if done or running or wrong or path.exists() else line + "  not run")
+            for cell in wrong:
+                last = failed[cell.key]["traceback"].strip().splitlines()[-1]
+                lines.append(f"{'':<14}failed  {cell.key} after {_span(failed[cell.key]['seconds'])}: {last}")
     for path in sorted(results.glob("*.csv")):
         manifest = path.with_suffix(".json")
         if not manifest.exists() or "figure" not in json.loads(manifest.read_text()):
             lines.append(f"{path.name}: {_verdict(path)}")
     return lines
+
+
+def _seconds(figure: Figure, todo: list[Cell], rows: dict[str, dict]) -> float:
+    """What cells will take, from what finished ones took per unit of cost: those of the same width where there are any."""
+    cells = {cell.key: cell for preset in figure.presets for cell in cells_of(figure, preset)}
+    done = [(cells[key], row["seconds"]) for key, row in rows.items() if key in cells]
+
+    def rate(m: int) -> float:
+        alike = [pair for pair in done if pair[0].m == m] or done
+        return sum(seconds for _, seconds in alike) / sum(cell.cost for cell, _ in alike)
+
+    rates = {m: rate(m) for m in {cell.m for cell in todo}}
+    return sum(cell.cost * rates[cell.m] for cell in todo)
+
+
+def _span(seconds: float) -> str:
+    """A time as one reads it."""
+    for unit, size in (("h", 3600), ("min", 60)):
+        if seconds >= size:
+            return f"{seconds / size:.1f} {unit}"
+    return f"{seconds:.0f} s"
 
 
 def load_results(name: str, results: Path = RESULTS):
@@ -286,7 +261,7 @@ def _syntax_hash(source: str) -> str:
     return _sha256(json.dumps(outline(ast.parse(source))).encode())
 
 
-def _rows(figure: Figure, runs: Path, results: Path) -> dict[str, dict]:
+def finished_rows(figure: Figure, runs: Path, results: Path) -> dict[str, dict]:
     """Every finished cell of a figure by its key: collected ones, and over them those in the runs folder."""
     rows = {}
     for preset in figure.presets:
@@ -294,7 +269,7 @@ def _rows(figure: Figure, runs: Path, results: Path) -> dict[str, dict]:
         if path.exists():
             rows |= {row["key"]: row for row in map(_typed, csv.DictReader(io.StringIO(_verified(path))))}
     for file in sorted((runs / figure.name).glob("*.json")):
-        row = _read(file)
+        row = read_row(file)
         if row is not None:
             rows[row["key"]] = row
     return rows
@@ -353,11 +328,44 @@ def _verdict(path: Path, figure: Figure | None = None) -> str:
     return ("up to date" if fresh else "computed by other code than today's") + checked + missing
 
 
-def _file(runs: Path, figure: Figure, key: str) -> Path:
+def row_file(runs: Path, figure: Figure, key: str) -> Path:
+    """Where a finished cell lies."""
     return runs / figure.name / f"{key}.json"
 
 
-def _read(file: Path) -> dict | None:
+def failed_file(runs: Path, figure: Figure, key: str) -> Path:
+    """Where a failed cell's traceback lies."""
+    return runs / figure.name / "failed" / f"{key}.json"
+
+
+def lock_file(runs: Path, figure: Figure, key: str) -> Path:
+    """What a process holds while it works on a cell."""
+    return runs / figure.name / "locks" / f"{key}.lock"
+
+
+def code_file(runs: Path, figure: Figure, code: str) -> Path:
+    """What the digest in a finished cell stands for."""
+    return runs / figure.name / "code" / f"{code}.json"
+
+
+def is_locked(file: Path) -> bool:
+    """Whether a process holds the lock now; the system frees the locks of a process that died."""
+    if not file.exists():
+        return False
+    try:
+        with filelock.FileLock(file, timeout=0):
+            return False
+    except filelock.Timeout:
+        return True
+
+
+def failed_rows(figure: Figure, runs: Path) -> dict[str, dict]:
+    """The records of a figure's failed cells by key: traceback, time, device."""
+    rows = map(read_row, sorted((runs / figure.name / "failed").glob("*.json")))
+    return {row["key"]: row for row in rows if row is not None}
+
+
+def read_row(file: Path) -> dict | None:
     """A finished cell, or ``None`` for one that is missing or not whole."""
     try:
         row = json.loads(file.read_text())
@@ -366,22 +374,36 @@ def _read(file: Path) -> dict | None:
     return row if isinstance(row, dict) and row.get("key") == file.stem and "code" in row else None
 
 
-def _write(path: Path, text: str) -> None:
-    """All or nothing: a temporary file in the same folder, flushed to disk, then moved."""
+def write_whole(path: Path, text: str) -> None:
+    """All or nothing: a temporary file in the same folder, flushed to disk, then moved. Raises as :func:`writing`."""
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    with open(part, "w", encoding="utf-8", newline="\n") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(part, path)
-
-
-def _make(folder: Path) -> None:
     try:
+        with writing(path.parent), open(part, "w", encoding="utf-8", newline="\n") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+            os.replace(part, path)
+    finally:
+        with contextlib.suppress(OSError):
+            part.unlink(missing_ok=True)
+
+
+def make_folder(folder: Path) -> None:
+    """The folder and those above it, where they are missing. Raises as :func:`writing`."""
+    with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
+
+
+@contextlib.contextmanager
+def writing(folder: Path):
+    """Turns the system's refusal to write into a ``ValueError`` that names the folder and the remedy."""
+    try:
+        yield
     except OSError as error:
+        remedy = "free some space" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "make it writable"
         raise ValueError(
-            f"the folder {folder} cannot be made ({error.strerror}): choose another with --runs or --results."
+            f"the folder {folder} cannot be written ({error.strerror}): {remedy}, or choose another with --runs or "
+            "--results; every cell that is finished is kept."
         ) from None
 
 

@@ -27,7 +27,8 @@ def _chromium_path():
     return os.environ.get("LAZY_HELPERS_CHROMIUM") or next(filter(None, map(shutil.which, CHROMIUM_NAMES)), None)
 
 
-def _missing(what):
+def missing(what):
+    """Skips the test, or fails it under ``CI=true``."""
     if os.environ.get("CI") == "true":
         pytest.fail(what)
     pytest.skip(what)
@@ -39,10 +40,10 @@ def browser():
     try:
         from playwright.sync_api import sync_playwright
     except ImportError:
-        _missing("playwright is not installed: pip install playwright")
+        missing("playwright is not installed: pip install playwright")
     path = _chromium_path()
     if path is None:
-        _missing("no Chromium found: install chromium (Debian: apt-get install chromium) or set LAZY_HELPERS_CHROMIUM")
+        missing("no Chromium found: install chromium (Debian: apt-get install chromium) or set LAZY_HELPERS_CHROMIUM")
     with sync_playwright() as playwright:
         chromium = playwright.chromium.launch(executable_path=path, headless=True, args=list(CHROMIUM_ARGS))
         yield chromium
@@ -83,7 +84,7 @@ def mnist():
     from lazy_helpers.data import mnist_available, mnist_folder
 
     if not mnist_available():
-        _missing(
+        missing(
             f"MNIST is not in {mnist_folder()}: put its four .gz files into mnist/ of a folder and name that folder in "
             "LAZY_HELPERS_DATA, or let lazy_helpers.load_binary('mnist') download them"
         )

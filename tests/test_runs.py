@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from lazy_helpers import __main__ as command_line
-from lazy_helpers import runs
+from lazy_helpers import runner, runs
 from lazy_helpers.experiments import FIGURES, cells_of, figure_named, measure_flips
 
 FIG2 = figure_named("fig2")
@@ -53,12 +53,12 @@ def test_a_killed_run_goes_on_where_it_was(tmp_path):
 
 
 def test_two_processes_share_one_folder(tmp_path):
-    pair = [start(tmp_path), start(tmp_path)]
+    pair = [start(tmp_path), start(tmp_path, "--workers", "2")]
     outs = [process.communicate(timeout=180) for process in pair]
     assert all(process.returncode == 0 for process in pair), outs
     computed = [int(out.split("computed ")[1].split(" of")[0]) for out, _ in outs]
     assert sum(computed) == len(DIGITS)  # each cell once
-    assert set(runs._rows(FIG2, tmp_path / "runs", tmp_path / "results")) == {cell.key for cell in DIGITS}
+    assert set(runs.finished_rows(FIG2, tmp_path / "runs", tmp_path / "results")) == {cell.key for cell in DIGITS}
 
 
 @pytest.mark.parametrize("damage", ["", "{", '{"key": "another", "code": "x"}', "[]"])
@@ -68,33 +68,19 @@ def test_a_half_written_cell_is_computed_again(tmp_path, damage):
     file.parent.mkdir()
     file.write_text(damage)
     (file.parent / f".{cell.key}.json.123.part").write_text('{"key"')
-    assert runs.run(FIG2, [cell], "cpu", tmp_path, tmp_path / "results") == 1
+    assert runner.run(FIG2, [cell], "cpu", tmp_path, tmp_path / "results") == (1, ())
     assert json.loads(file.read_text())["key"] == cell.key
 
 
-def test_a_cell_that_fails_leaves_no_trace_and_the_others_whole(tmp_path, monkeypatch):
-    def measure(cell, device):
-        if cell.d == 64:
-            raise RuntimeError("out of memory")
-        return {"value": 1.0}
-
-    figure = dataclasses.replace(FIG2, measure=measure)
-    with pytest.raises(RuntimeError):
-        runs.run(figure, DIGITS, "cpu", tmp_path, tmp_path / "results")
-    kept = list(runs._rows(figure, tmp_path, tmp_path / "results"))
-    assert kept == [cell.key for cell in DIGITS[:2]]
-    assert not list(tmp_path.rglob("*.part"))
-
-
 def collected(tmp_path, cells=DIGITS[:2]):
-    runs.run(FIG2, cells, "cpu", tmp_path / "runs", tmp_path / "results")
+    runner.run(FIG2, cells, "cpu", tmp_path / "runs", tmp_path / "results")
     return runs.collect(FIG2, "digits", None, tmp_path / "runs", tmp_path / "results")
 
 
 def test_a_collected_result_stands_for_its_cells_in_a_fresh_clone(tmp_path):
     path = collected(tmp_path)
     elsewhere = tmp_path / "elsewhere"
-    assert runs.run(FIG2, DIGITS[:2], "cpu", elsewhere, tmp_path / "results") == 0
+    assert runner.run(FIG2, DIGITS[:2], "cpu", elsewhere, tmp_path / "results").computed == 0
     again = runs.collect(FIG2, "digits", None, elsewhere, tmp_path / "results")
     first = path.read_bytes()
     assert again.read_bytes() == first  # numbers come back from the CSV as they went in
@@ -125,9 +111,20 @@ def test_code_marks_results_stale_and_prose_does_not(tmp_path, monkeypatch):
     path = collected(tmp_path, DIGITS[:1])
     assert runs._verdict(path, FIG2).startswith("up to date")
     monkeypatch.setattr(runs, "code_digest", lambda figure: "other")
+    monkeypatch.setattr(runner, "code_digest", lambda figure: "other")
     assert "other code" in runs._verdict(path, FIG2)
-    assert runs.run(FIG2, DIGITS[:1], "cpu", tmp_path / "runs", tmp_path / "results") == 0
-    assert runs.run(FIG2, DIGITS[:1], "cpu", tmp_path / "runs", tmp_path / "results", stale=True) == 1
+    assert runner.run(FIG2, DIGITS[:1], "cpu", tmp_path / "runs", tmp_path / "results").computed == 0
+    assert runner.run(FIG2, DIGITS[:1], "cpu", tmp_path / "runs", tmp_path / "results", stale=True).computed == 1
+
+
+def test_a_result_says_what_computed_it_when_the_code_has_changed_since(tmp_path, monkeypatch):
+    """The run wrote down what its code was, and neither later code nor an earlier manifest takes its place."""
+    path = collected(tmp_path, DIGITS[:1])
+    first = json.loads(path.with_suffix(".json").read_text())
+    path.with_suffix(".json").write_text(json.dumps(first | {"modules_sha256": {code: {} for code in first["code"]}}))
+    monkeypatch.setattr(runs, "code_hashes", lambda figure: {"network.py": "other"})
+    runs.collect(FIG2, "digits", None, tmp_path / "runs", tmp_path / "results")
+    assert json.loads(path.with_suffix(".json").read_text())["modules_sha256"] == first["modules_sha256"]
 
 
 def test_the_paper_grid_is_the_papers():
@@ -145,7 +142,7 @@ def test_a_cell_does_not_depend_on_the_others(tmp_path):
     """Alone, in any order and after others: the same numbers but for the time."""
 
     def numbers(cell):
-        return measure_flips(cell, torch.device("cpu"))
+        return measure_flips([cell], torch.device("cpu"))
 
     first = [numbers(cell) for cell in DIGITS[:3]]
     torch.manual_seed(7)
@@ -169,8 +166,8 @@ def test_results_of_other_code_are_vouched_for_only_if_they_agree(tmp_path, monk
     assert len(runs.verify(FIG2, "digits", "cpu", tmp_path / "results")) == 2
     assert "the same numbers in 2 cells" in runs._verdict(path, FIG2)
 
-    def louder(cell, device):
-        return {name: 1.02 * value for name, value in measure_flips(cell, device).items()}
+    def louder(cells, device):
+        return [{name: 1.02 * value for name, value in row.items()} for row in measure_flips(cells, device)]
 
     changed = dataclasses.replace(FIG2, measure=louder)
     with pytest.raises(ValueError, match="--stale"):
@@ -205,6 +202,9 @@ def test_stored_results_bear_their_hashes_and_name_what_computed_them(name):
         (["run", "fig2", "--preset", "huge"], "choose one of quick"),
         (["run", "fig2", "--seeds", "0"], "--seeds 3"),
         (["run", "fig2", "--device", "tpu"], "device"),
+        (["run", "fig2", "--device", "tpu", "--workers", "2"], "device"),
+        (["run", "fig2", "--workers", "0"], "workers=1"),
+        (["run", "fig2", "--widths", "1000", "77"], "choose widths among 1000, 10000, 100000"),
         (["collect", "fig2", "--preset", "digits"], "run it first"),
     ],
 )
