@@ -18,6 +18,21 @@ def check_count(name: str, value: int, at_least: int = 1) -> int:
     return int(value)
 
 
+def check_flag(name: str, value: bool) -> bool:
+    """True or False, and no number that stands for one."""
+    if not isinstance(value, bool):
+        raise ValueError(f"{name} must be True or False, got {value!r}: pass {name}=True.")
+    return value
+
+
+def check_choice(name: str, value: str, choices: dict[str, str]) -> str:
+    """One of the names in ``choices``, which says of each what it does."""
+    if not isinstance(value, str) or value not in choices:
+        says = ", ".join(f"{choice!r} ({what})" for choice, what in choices.items())
+        raise ValueError(f"{name} must be one of {sorted(choices)}, got {value!r}: pass {says}.")
+    return value
+
+
 def check_seed(seed: int) -> int:
     """A whole number that seeds a generator."""
     if check_count("seed", seed, at_least=0) >= 2**62:
