@@ -74,6 +74,20 @@ def check_positive(name: str, value: float) -> float:
     return number
 
 
+def check_per_member(name: str, value, members: tuple[int, ...]) -> Tensor:
+    """A number above zero, or one for each member; returned flat, ``(K,)`` float64."""
+    many = math.prod(members)
+    if not isinstance(value, (list, tuple, Tensor)) or (isinstance(value, Tensor) and value.ndim == 0):
+        return torch.full((many,), check_positive(name, value), dtype=torch.float64)
+    numbers_ = [check_positive(name, one) for one in (value.flatten().tolist() if isinstance(value, Tensor) else value)]
+    shape = tuple(value.shape) if isinstance(value, Tensor) else (len(value),)
+    if shape != members:
+        raise ValueError(
+            f"{name} must be a number or one for each member, of shape {members}, got shape {shape}: pass {name}=0.5, or a tensor of that shape."
+        )
+    return torch.tensor(numbers_, dtype=torch.float64)
+
+
 def check_device(device: str | torch.device | None) -> torch.device:
     """The device, if this machine has it; ``None`` means the CPU."""
     try:

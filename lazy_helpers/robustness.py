@@ -40,7 +40,9 @@ def certified_radius(net: TwoLayerNet, x: Tensor, y: Tensor) -> Tensor:
     radius = torch.zeros(len(flat.a), n, dtype=torch.float64, device=x.device)
     x, y, root = x.double(), y.double(), math.sqrt(net.m)
     lowering = [{sign: (flat.a[k] == -sign) for sign in (1.0, -1.0)} for k in range(len(flat.a))]
-    sigma = [{s: largest_singular_value(flat.W[k][rows]) for s, rows in lowering[k].items()} for k in range(len(flat.a))]
+    sigma = [
+        {s: largest_singular_value(flat.W[k][rows]) for s, rows in lowering[k].items()} for k in range(len(flat.a))
+    ]
 
     def work(members: slice, points: slice) -> None:
         for k in range(members.start, members.stop):
@@ -113,4 +115,6 @@ def bracket(
         counts = minimal.found & (radius > 0)
         return torch.where(counts, norm / radius, math.nan).nanmedian(dim=-1).values
 
-    return Bracket(levels.squeeze(-1), share(certified), share(norm), gap(certified), gap(lipschitz), certified, minimal)
+    return Bracket(
+        levels.squeeze(-1), share(certified), share(norm), gap(certified), gap(lipschitz), certified, minimal
+    )

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from .attack import ascend, pgd, smallest_flip
-from .checks import check_box, check_count, check_labels, check_points, check_positive, check_seed
+from .checks import check_count, check_labels, check_points
 from .network import TwoLayerNet
 from .tiles import in_tiles, pick
 
