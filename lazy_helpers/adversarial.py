@@ -246,21 +246,24 @@ class _Run:
 
     def settle(self) -> None:
         """The projection once an epoch, and the attack on what it leaves."""
-        if self.project(self.move, self.V):
+        outside = self.project(self.move, self.V)
+        if bool(outside.any()):
+            kept = self.delta
             self.attack(self.net())
+            self.delta = torch.where(outside, self.delta, kept)
 
     @staticmethod
-    def project(move: Tensor, V: Tensor) -> bool:
-        """Pulls rows longer than V back to it; returns whether there were any."""
+    def project(move: Tensor, V: Tensor) -> Tensor:
+        """Pulls rows longer than V back to it; returns which members had any, ``(K, 1, 1)``."""
         length = torch.linalg.vector_norm(move, dim=-1, keepdim=True)
-        outside = bool((length > V).any())
-        if outside:
+        outside = (length > V).any(dim=-2, keepdim=True)
+        if bool(outside.any()):
             move.mul_(V / torch.maximum(length, V))
         return outside
 
     def weights(self, i: int, projected: bool) -> Tensor:
         move = self.move[i].clone()
-        if projected:
+        if projected and not self.every_step:
             self.project(move, self.V[i])
         return self.W0[i] + move
 

@@ -4,12 +4,22 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from .checks import check_box, check_count, check_flag, check_labels, check_points, check_positive, check_seed
+from .checks import (
+    check_box,
+    check_budget,
+    check_count,
+    check_flag,
+    check_labels,
+    check_points,
+    check_positive,
+    check_seed,
+)
 from .network import TwoLayerNet
 from .tiles import TILE_BYTES, in_tiles, pick
 
@@ -180,7 +190,7 @@ def pgd(
     net: TwoLayerNet,
     x: Tensor,
     y: Tensor,
-    eps: float,
+    eps: float | Sequence[float] | Tensor,
     steps: int = 100,
     step_size: float | None = None,
     box: tuple[float, float] | None = None,
@@ -191,7 +201,7 @@ def pgd(
     r"""l2 projected gradient ascent on the logistic loss (the attack of Algorithm 1): delta ``(*members, n, d)``.
 
     Each step adds ``step_size`` (default 2.5 eps / steps) times the loss's normalised input gradient, clips x + delta to
-    ``box`` if one is given, and pulls delta back into the ball ||delta|| <= eps. The loss increases exactly where y f
+    ``box`` if one is given, and pulls delta back into the ball ||delta|| <= eps (one eps, or one for each member). The loss increases exactly where y f
     decreases, so the direction is :math:`-y \nabla f/\|\nabla f\|`, at any margin; where the gradient is zero, delta stays.
     With ``restarts`` the ascent runs that many times, first from 0, then from points drawn uniformly from the ball (``seed``;
     the members share them), and each point keeps the delta with the smallest margin y f. ``best`` keeps the best of all
@@ -200,27 +210,34 @@ def pgd(
     """
     x = check_points("x", x, net.d, net.members, net.W)
     y = check_labels("y", y, x.shape[-2], net.W)
-    eps, steps = check_positive("eps", eps), check_count("steps", steps)
-    alpha = 2.5 * eps / steps if step_size is None else check_positive("step_size", step_size)
-    check_count("restarts", restarts), check_flag("best", best)
-    seed = check_seed(seed)
+    check_count("steps", steps), check_count("restarts", restarts), check_flag("best", best)
+    radius, seed = check_budget(eps, net.members), check_seed(seed)
+    alpha = 2.5 * radius / steps if step_size is None else check_positive("step_size", step_size)
     if box is not None:
         check_box(box, x)
-    flat = net.flat()
-    delta = ascend(flat, x, y, eps, alpha, steps, box, best=best)
+    flat, n = net.flat(), x.shape[-2]
+    K = len(flat.a)
+    if isinstance(radius, Tensor):
+        radius, alpha = (
+            part.to(x).unsqueeze(-1).expand(K, n) if isinstance(part, Tensor) else part for part in (radius, alpha)
+        )
+    delta = ascend(flat, x, y, radius, alpha, steps, box, best=best)
     if restarts > 1:
         draw = torch.Generator().manual_seed(STARTS + seed)
-        low = y * flat(_moved(x, delta))
+        x = x if x.ndim == 2 else x.reshape(delta.shape)
+        low = y * flat(x + delta)
         for _ in range(restarts - 1):
-            start = eps * _in_unit_ball(x.shape[-2], net.d, draw).to(x)
+            start = in_unit_ball(n, net.d, draw).to(x) * (
+                radius.unsqueeze(-1) if isinstance(radius, Tensor) else radius
+            )
             if box is not None:
                 start = (x + start).clamp(*box) - x
-            other = ascend(flat, x, y, eps, alpha, steps, box, start, best)
-            margin = y * flat(_moved(x, other))
+            other = ascend(flat, x, y, radius, alpha, steps, box, start, best)
+            margin = y * flat(x + other)
             better = margin < low
             low = torch.where(better, margin, low)
             delta = torch.where(better.unsqueeze(-1), other, delta)
-    return delta.view(*net.members, *delta.shape[-2:])
+    return delta.view(*net.members, n, net.d)
 
 
 def ascend(
@@ -277,12 +294,7 @@ def ascend(
     return delta
 
 
-def _moved(x: Tensor, delta: Tensor) -> Tensor:
-    """x + delta ``(K, n, d)``, for x of any number of member axes."""
-    return (x if x.ndim == 2 else x.reshape(delta.shape)) + delta
-
-
-def _in_unit_ball(n: int, d: int, draw: torch.Generator) -> Tensor:
+def in_unit_ball(n: int, d: int, draw: torch.Generator) -> Tensor:
     """Points uniform in the unit ball ``(n, d)``."""
     direction = torch.nn.functional.normalize(torch.randn(n, d, generator=draw), dim=-1)
     return direction * torch.rand(n, 1, generator=draw) ** (1 / d)

@@ -79,13 +79,19 @@ def check_per_member(name: str, value, members: tuple[int, ...]) -> Tensor:
     many = math.prod(members)
     if not isinstance(value, (list, tuple, Tensor)) or (isinstance(value, Tensor) and value.ndim == 0):
         return torch.full((many,), check_positive(name, value), dtype=torch.float64)
-    numbers_ = [check_positive(name, one) for one in (value.flatten().tolist() if isinstance(value, Tensor) else value)]
     shape = tuple(value.shape) if isinstance(value, Tensor) else (len(value),)
     if shape != members:
         raise ValueError(
-            f"{name} must be a number or one for each member, of shape {members}, got shape {shape}: pass {name}=0.5, or a tensor of that shape."
+            f"{name} must be a number or one for each member, of shape {members}, got shape {shape}: pass {name}=1.0, or a tensor of that shape."
         )
-    return torch.tensor(numbers_, dtype=torch.float64)
+    each = value.flatten().tolist() if isinstance(value, Tensor) else value
+    return torch.tensor([check_positive(name, one) for one in each], dtype=torch.float64)
+
+
+def check_budget(eps, members: tuple[int, ...]) -> float | Tensor:
+    """The budget of an attack: a number, or one for each member as ``(K,)`` float64."""
+    one = not isinstance(eps, (list, tuple, Tensor)) or (isinstance(eps, Tensor) and eps.ndim == 0)
+    return check_positive("eps", eps) if one else check_per_member("eps", eps, members)
 
 
 def check_device(device: str | torch.device | None) -> torch.device:

@@ -97,13 +97,14 @@ class Bracket:
 def bracket(
     net: TwoLayerNet, x: Tensor, y: Tensor, eps: float | Sequence[float], steps: int = 40, rounds: int = 8
 ) -> Bracket:
-    r"""Robust accuracy at the budgets ``eps``, bracketed by :func:`certified_radius` and :func:`~lazy_helpers.strongest.minimal_perturbation`.
+    r"""Robust accuracy at the budgets ``eps``, bracketed by :func:`certified_radius` (or :func:`lipschitz_radius`, where that is larger) and :func:`~lazy_helpers.strongest.minimal_perturbation`.
 
     ``x`` is ``(n, d)`` or ``(*members, n, d)``, ``y`` ``(n,)`` in {-1, +1}; ``steps`` and ``rounds`` as there. A point for which no
     attack found anything counts as robust above, and has no gap. Raises ``ValueError`` for wrong shapes, labels, eps <= 0.
     """
     budgets = [check_positive("eps", e) for e in (eps if isinstance(eps, Sequence | Tensor) else (eps,))]
-    certified, lipschitz = certified_radius(net, x, y), lipschitz_radius(net, x, y)
+    lipschitz = lipschitz_radius(net, x, y)
+    certified = torch.maximum(certified_radius(net, x, y), lipschitz)
     minimal = minimal_perturbation(net, x, y, steps, rounds, below=certified)
     norm = torch.where(minimal.found, minimal.norm.double(), math.inf)
     levels = torch.tensor(budgets, dtype=torch.float64, device=norm.device).unsqueeze(-1)

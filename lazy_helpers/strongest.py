@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from .attack import ascend, pgd, smallest_flip
-from .checks import check_count, check_labels, check_points
+from .attack import STARTS, ascend, in_unit_ball, pgd, smallest_flip
+from .checks import check_budget, check_count, check_labels, check_points, check_seed
 from .network import TwoLayerNet
 from .tiles import in_tiles, pick
 
@@ -44,13 +45,13 @@ def strongest_attack(
     net: TwoLayerNet,
     x: Tensor,
     y: Tensor,
-    eps: float,
+    eps: float | Sequence[float] | Tensor,
     steps: int = 100,
     restarts: int = 5,
     box: tuple[float, float] | None = None,
     seed: int = 0,
 ) -> Attack:
-    r"""The smallest margin y f(x + delta) found with ||delta|| <= eps, for each point by the best of three attacks.
+    r"""The smallest margin y f(x + delta) found with ||delta|| <= eps (a number, or one for each member), for each point by the best of three attacks.
 
     Projected gradient ascent with ``restarts`` and its best iterate, the exact smallest step along the gradient
     (:func:`~lazy_helpers.attack.smallest_flip`, where it is within the budget and the box), and iterated linearisation: each
@@ -62,9 +63,10 @@ def strongest_attack(
     x = x.expand(*net.members, *x.shape[-2:]).reshape(len(flat.a), *x.shape[-2:])
     delta = delta.view_as(x)
     margin = y * flat(x + delta)
+    budget = torch.as_tensor(check_budget(eps, net.members)).to(x).reshape(-1, 1).expand(margin.shape)
     step, reached = _one_step(flat, x, y)
-    tried = torch.where((reached & (step.norm(dim=-1) <= eps)).unsqueeze(-1), step, 0.0)
-    for other in (tried, _linearised(flat, x, y, torch.full_like(margin, eps), steps, box, smallest=False)):
+    tried = torch.where((reached & (step.norm(dim=-1) <= budget)).unsqueeze(-1), step, 0.0)
+    for other in (tried, _linearised(flat, x, y, budget, steps, box, smallest=False)):
         if box is not None:
             other = (x + other).clamp(*box) - x
         there = y * flat(x + other)
@@ -74,19 +76,28 @@ def strongest_attack(
 
 
 def minimal_perturbation(
-    net: TwoLayerNet, x: Tensor, y: Tensor, steps: int = 40, rounds: int = 8, below: Tensor | None = None
+    net: TwoLayerNet,
+    x: Tensor,
+    y: Tensor,
+    steps: int = 40,
+    rounds: int = 8,
+    restarts: int = 5,
+    below: Tensor | None = None,
+    seed: int = 0,
 ) -> Minimal:
     r"""The smallest perturbation found that makes y f(x + delta) <= 0, by three methods after one another.
 
     One exact step along the gradient; ``steps`` of iterated linearisation,
     :math:`\delta \leftarrow (\langle g, \delta\rangle - f)\, g/\|g\|^2` with f and its gradient g at x + delta, which rests
-    where delta is normal to the zero set; and PGD whose budget is bisected ``rounds`` times between the smallest norm so far
-    and ``below`` (0, or a certified lower bound ``(*members, n)``). Each delta is then shortened along its own direction. All members and
+    where delta is normal to the zero set; and PGD with a budget a little above the smallest norm so far (where there is none yet,
+    of a ball that holds the origin, from up to ``restarts`` starts), which is then bisected ``rounds`` times between that norm and ``below``
+    (0, or a certified lower bound ``(*members, n)``). Each delta is shortened along its own direction. All members and
     points at once; ``x``, ``y`` as in :func:`strongest_attack`.
     """
     x = check_points("x", x, net.d, net.members, net.W)
     y = check_labels("y", y, x.shape[-2], net.W)
-    check_count("steps", steps), check_count("rounds", rounds, at_least=0)
+    check_count("steps", steps), check_count("rounds", rounds, at_least=0), check_count("restarts", restarts)
+    draw = torch.Generator().manual_seed(STARTS + check_seed(seed))
     flat = net.flat()
     x = x.expand(*net.members, *x.shape[-2:]).reshape(len(flat.a), *x.shape[-2:])
     lost = y * flat(x) <= 0
@@ -111,17 +122,33 @@ def minimal_perturbation(
     keep(iterated, norm)
     norms.append(known(norm))
 
-    low = torch.zeros_like(size) if below is None else below.reshape(size.shape).to(size)
-    # Where nothing was found yet: a ball that holds the origin, and then as much again.
-    high = torch.where(size.isinf(), 2 * x.norm(dim=-1) + 1, size)
     best = torch.full_like(size, math.inf)
-    for i in range(rounds):
-        middle = high if i == 0 and bool(size.isinf().any()) else (low + high) / 2
-        eps = middle.clamp(min=torch.finfo(x.dtype).tiny)
-        tried, norm = _shortened(flat, x, y, ascend(flat, x, y, eps, 2.5 * eps / steps, steps, best=True))
+
+    def climb(eps: Tensor, start: Tensor | None = None) -> Tensor:
+        """PGD within ``eps`` ``(K, n)``; the norm of what it finds."""
+        nonlocal best
+        tried, norm = _shortened(flat, x, y, ascend(flat, x, y, eps, 2.5 * eps / steps, steps, start=start, best=True))
         keep(tried, norm)
         best = torch.minimum(best, norm)
-        high, low = torch.minimum(high, norm), torch.where(norm.isinf(), middle, low).minimum(high)
+        return norm
+
+    high = torch.where(size.isinf(), 2 * x.norm(dim=-1) + 1, 1.05 * size)
+    none = size.isinf()
+    climb(high.clamp(min=torch.finfo(x.dtype).tiny))
+    for _ in range(restarts - 1):
+        none = none & size.isinf()
+        if not bool(none.any()):
+            break
+        wide = torch.where(none, high, torch.finfo(x.dtype).tiny)  # the others stay where they are
+        climb(wide, wide.unsqueeze(-1) * in_unit_ball(x.shape[-2], net.d, draw).to(x))
+    high = torch.minimum(high, size)
+    low = torch.zeros_like(size) if below is None else below.reshape(size.shape).to(size)
+    low = torch.minimum(low, high)
+    for _ in range(rounds):
+        middle = (low + high) / 2
+        norm = climb(middle.clamp(min=torch.finfo(x.dtype).tiny))
+        low, high = torch.where(norm.isinf(), middle, low), torch.minimum(high, norm)
+        low = torch.minimum(low, high)
     norms.append(known(best))
     found = size.isfinite()
     shape = (*net.members, x.shape[-2])
