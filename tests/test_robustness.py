@@ -14,11 +14,11 @@ from lazy_helpers import robustness, strongest, tiles
 from lazy_helpers.attack import ascend
 
 
-def trained(size=None, m=300, name="digits", members=2):
+def trained(size=None, m=300, name="digits", members=2, epochs=150):
     """Networks trained until they leave the ball of C0 = 10, and test points they have not seen; unit norm."""
     train, test = (lh.load_binary(name, size=size, normalize=True, split=split) for split in ("train", "test"))
     net = lh.TwoLayerNet.init(train.X.shape[1], m, members)
-    return lh.train_sgd(net, train.X, train.y, C0=10.0, max_epochs=150)[10.0].net, test.X, test.y
+    return lh.train_sgd(net, train.X, train.y, C0=10.0, max_epochs=epochs, progress=False)[10.0].net, test.X, test.y
 
 
 @pytest.fixture(scope="module")
@@ -245,6 +245,7 @@ def test_attacks_and_bounds_leave_their_inputs_alone():
 @pytest.mark.slow
 @pytest.mark.parametrize("size", [10, 28])
 def test_the_gap_on_mnist(mnist, size):
-    net, x, y = trained(size, 1000, "mnist", ())
-    both = lh.bracket(net, x[:200], y[:200], 0.1)
-    assert both.gap < 2.3 and 3 < both.lipschitz_gap < 7
+    net, x, y = trained(size, 1000, "mnist", (), epochs=10)
+    some = torch.randperm(len(x), generator=reference.stream(0))[:100]
+    both = lh.bracket(net, x[some], y[some], 0.1)
+    assert both.gap < 2.3 and 1.8 * both.gap < both.lipschitz_gap < 7
