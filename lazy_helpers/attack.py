@@ -4,14 +4,26 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from .checks import check_box, check_count, check_labels, check_points, check_positive
+from .checks import (
+    check_box,
+    check_budget,
+    check_count,
+    check_flag,
+    check_labels,
+    check_points,
+    check_positive,
+    check_seed,
+)
 from .network import TwoLayerNet
 from .tiles import TILE_BYTES, in_tiles, pick
+
+STARTS = 4_000_037  # offset of the random starts' seeds, so that they share no stream with a network's weights
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -178,42 +190,111 @@ def pgd(
     net: TwoLayerNet,
     x: Tensor,
     y: Tensor,
-    eps: float,
+    eps: float | Sequence[float] | Tensor,
     steps: int = 100,
     step_size: float | None = None,
     box: tuple[float, float] | None = None,
+    restarts: int = 1,
+    best: bool = False,
+    seed: int = 0,
 ) -> Tensor:
     r"""l2 projected gradient ascent on the logistic loss (the attack of Algorithm 1): delta ``(*members, n, d)``.
 
     Each step adds ``step_size`` (default 2.5 eps / steps) times the loss's normalised input gradient, clips x + delta to
-    ``box`` if one is given, and pulls delta back into the ball ||delta|| <= eps. The loss increases exactly where y f
+    ``box`` if one is given, and pulls delta back into the ball ||delta|| <= eps (one eps, or one for each member). The loss increases exactly where y f
     decreases, so the direction is :math:`-y \nabla f/\|\nabla f\|`, at any margin; where the gradient is zero, delta stays.
-    ``y`` is ``(n,)`` in {-1, +1}. Raises ``ValueError`` for wrong shapes, labels, eps <= 0 or a box that does not hold x.
+    With ``restarts`` the ascent runs that many times, first from 0, then from points drawn uniformly from the ball (``seed``;
+    the members share them), and each point keeps the delta with the smallest margin y f. ``best`` keeps the best of all
+    iterates instead of the last. ``y`` is ``(n,)`` in {-1, +1}. Raises ``ValueError`` for wrong shapes, labels, eps <= 0 or a
+    box that does not hold x.
     """
     x = check_points("x", x, net.d, net.members, net.W)
     y = check_labels("y", y, x.shape[-2], net.W)
-    eps, steps = check_positive("eps", eps), check_count("steps", steps)
-    alpha = 2.5 * eps / steps if step_size is None else check_positive("step_size", step_size)
+    check_count("steps", steps), check_count("restarts", restarts), check_flag("best", best)
+    radius, seed = check_budget(eps, net.members), check_seed(seed)
+    alpha = 2.5 * radius / steps if step_size is None else check_positive("step_size", step_size)
     if box is not None:
         check_box(box, x)
     flat, n = net.flat(), x.shape[-2]
-    delta = x.new_empty(len(flat.a), n, net.d)
+    K = len(flat.a)
+    if isinstance(radius, Tensor):
+        radius, alpha = (
+            part.to(x).unsqueeze(-1).expand(K, n) if isinstance(part, Tensor) else part for part in (radius, alpha)
+        )
+    delta = ascend(flat, x, y, radius, alpha, steps, box, best=best)
+    if restarts > 1:
+        draw = torch.Generator().manual_seed(STARTS + seed)
+        x = x if x.ndim == 2 else x.reshape(delta.shape)
+        low = y * flat(x + delta)
+        for _ in range(restarts - 1):
+            start = in_unit_ball(n, net.d, draw).to(x) * (
+                radius.unsqueeze(-1) if isinstance(radius, Tensor) else radius
+            )
+            if box is not None:
+                start = (x + start).clamp(*box) - x
+            other = ascend(flat, x, y, radius, alpha, steps, box, start, best)
+            margin = y * flat(x + other)
+            better = margin < low
+            low = torch.where(better, margin, low)
+            delta = torch.where(better.unsqueeze(-1), other, delta)
+    return delta.view(*net.members, n, net.d)
+
+
+def ascend(
+    net: TwoLayerNet,
+    x: Tensor,
+    y: Tensor,
+    eps: float | Tensor,
+    alpha: float | Tensor,
+    steps: int,
+    box: tuple[float, float] | None = None,
+    start: Tensor | None = None,
+    best: bool = False,
+) -> Tensor:
+    """:func:`pgd` from one start, unchecked: ``net`` has one member axis, delta is ``(K, n, d)``.
+
+    ``eps`` and ``alpha``, the step, may be ``(K, n)``, one for each point. ``start`` is a delta in the ball and the box, of the
+    shape of x or of the result.
+    """
+    n = x.shape[-2]
+    delta = x.new_empty(len(net.a), n, net.d)
     tiny = torch.finfo(x.dtype).tiny
 
     def work(members: slice, points: slice) -> None:
-        W, a, b = flat.W[members], flat.a[members], None if flat.b is None else flat.b[members]
-        start = pick(x, members, points)
-        towards = -alpha * y[points].unsqueeze(-1)  # the loss increases where y f decreases
-        d = delta[members, points].zero_()
-        moved = start + d
-        for _ in range(steps):
+        W, a, b = net.W[members], net.a[members], None if net.b is None else net.b[members]
+        origin = pick(x, members, points)
+        radius = eps[members, points, None] if isinstance(eps, Tensor) else eps
+        step = alpha[members, points, None] if isinstance(alpha, Tensor) else alpha
+        towards = -step * y[points].unsqueeze(-1)  # the loss increases where y f decreases
+        d = delta[members, points]
+        d.zero_() if start is None else d.copy_(pick(start, members, points))
+        moved = origin + d
+        low = kept = None
+        for i in range(steps + best):  # the last iterate is judged as well
             z = moved @ W.mT if b is None else torch.add(moved @ W.mT, b.unsqueeze(-2))
-            g = z.gt_(0).mul_(a.unsqueeze(-2)) @ W
+            gates = z.gt_(0).mul_(a.unsqueeze(-2))
+            g = gates @ W
+            if best:
+                # sqrt(m) f, since f is its gradient times the point, and the gates times the biases.
+                f = (g * moved).sum(-1) if b is None else (g * moved).sum(-1) + (gates @ b.unsqueeze(-1)).squeeze(-1)
+                f *= y[points]
+                better = torch.ones_like(f, dtype=torch.bool) if low is None else f < low
+                low = torch.where(better, f, f if low is None else low)
+                kept = torch.where(better.unsqueeze(-1), d, d if kept is None else kept)
+                if i == steps:
+                    d.copy_(kept)
+                    break
             d.addcmul_(g.div_(g.norm(dim=-1, keepdim=True).clamp(min=tiny)), towards)
             if box is not None:
-                torch.sub((start + d).clamp_(*box), start, out=d)
-            d.mul_(eps / d.norm(dim=-1, keepdim=True).clamp(min=eps))
-            torch.add(start, d, out=moved)
+                torch.sub((origin + d).clamp_(*box), origin, out=d)
+            d.mul_(radius / d.norm(dim=-1, keepdim=True).clamp(min=radius))
+            torch.add(origin, d, out=moved)
 
-    in_tiles(work, flat.a, n)
-    return delta.view(*net.members, n, net.d)
+    in_tiles(work, net.a, n)
+    return delta
+
+
+def in_unit_ball(n: int, d: int, draw: torch.Generator) -> Tensor:
+    """Points uniform in the unit ball ``(n, d)``."""
+    direction = torch.nn.functional.normalize(torch.randn(n, d, generator=draw), dim=-1)
+    return direction * torch.rand(n, 1, generator=draw) ** (1 / d)

@@ -18,6 +18,21 @@ def check_count(name: str, value: int, at_least: int = 1) -> int:
     return int(value)
 
 
+def check_flag(name: str, value: bool) -> bool:
+    """True or False, and no number that stands for one."""
+    if not isinstance(value, bool):
+        raise ValueError(f"{name} must be True or False, got {value!r}: pass {name}=True.")
+    return value
+
+
+def check_choice(name: str, value: str, choices: dict[str, str]) -> str:
+    """One of the names in ``choices``, which says of each what it does."""
+    if not isinstance(value, str) or value not in choices:
+        says = ", ".join(f"{choice!r} ({what})" for choice, what in choices.items())
+        raise ValueError(f"{name} must be one of {sorted(choices)}, got {value!r}: pass {says}.")
+    return value
+
+
 def check_seed(seed: int) -> int:
     """A whole number that seeds a generator."""
     if check_count("seed", seed, at_least=0) >= 2**62:
@@ -57,6 +72,26 @@ def check_positive(name: str, value: float) -> float:
     if not (math.isfinite(number) and number > 0):
         raise ValueError(f"{name} must be a finite number above 0, got {value!r}: pass, for example, {name}=1.0.")
     return number
+
+
+def check_per_member(name: str, value, members: tuple[int, ...]) -> Tensor:
+    """A number above zero, or one for each member; returned flat, ``(K,)`` float64."""
+    many = math.prod(members)
+    if not isinstance(value, (list, tuple, Tensor)) or (isinstance(value, Tensor) and value.ndim == 0):
+        return torch.full((many,), check_positive(name, value), dtype=torch.float64)
+    shape = tuple(value.shape) if isinstance(value, Tensor) else (len(value),)
+    if shape != members:
+        raise ValueError(
+            f"{name} must be a number or one for each member, of shape {members}, got shape {shape}: pass {name}=1.0, or a tensor of that shape."
+        )
+    each = value.flatten().tolist() if isinstance(value, Tensor) else value
+    return torch.tensor([check_positive(name, one) for one in each], dtype=torch.float64)
+
+
+def check_budget(eps, members: tuple[int, ...]) -> float | Tensor:
+    """The budget of an attack: a number, or one for each member as ``(K,)`` float64."""
+    one = not isinstance(eps, (list, tuple, Tensor)) or (isinstance(eps, Tensor) and eps.ndim == 0)
+    return check_positive("eps", eps) if one else check_per_member("eps", eps, members)
 
 
 def check_device(device: str | torch.device | None) -> torch.device:

@@ -134,3 +134,37 @@ def pgd(net, x, y, eps, steps, alpha, box=None):
                 delta = delta * eps / delta.norm()
         deltas.append(delta)
     return torch.stack(deltas)
+
+
+def adversarial(net, X, y, eps, C0, lr, batch_size, attack_steps, epochs, seed, project="step", box=None):
+    """Algorithm 1 for one network, by autograd: its weights before and after the last projection, and the robust accuracies."""
+    W0 = W = net.weights
+    V, per_epoch = C0 / math.sqrt(net.m), math.ceil(len(X) / batch_size)
+
+    def projected(W):
+        rows = [
+            w0 + (w - w0) * min(1, V / float((w - w0).norm().clamp(min=1e-300))) for w, w0 in zip(W, W0, strict=True)
+        ]
+        return torch.stack(rows)
+
+    def attacked(W):
+        one = net.with_weights(W)
+        moved = X + pgd(one, X, y, eps, attack_steps, 2.5 * eps / attack_steps, box)
+        robust.append(float((y * value(one.W, one.a, one.b, moved) > 0).double().mean()))
+        return moved
+
+    robust = []
+    order = "step" if project == "step" else "epoch"
+    for step, batch in enumerate(minibatches(len(X), batch_size, epochs, seed, order)):
+        if step % per_epoch == 0:
+            if project == "epoch" and step:
+                attacked(W)  # measured before the projection
+                W = projected(W)
+            moved = attacked(W)
+            if project == "epoch" and step:
+                robust.pop()
+        W = sgd_step(net, W, moved[batch], y[batch], lr)
+        if project == "step":
+            W = projected(W)
+    attacked(W)
+    return W, projected(W), robust

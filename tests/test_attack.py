@@ -438,3 +438,62 @@ def test_a_flip_a_hair_larger_than_the_smallest_flips():
             delta = -f[k].sign()[:, None] * factor * flip.eta[k][:, None] * g[k]
             assert bool((net[k](x + delta).sign() == sign * f[k].sign()).all())
             torch.testing.assert_close(delta.norm(dim=-1), factor * flip.norm[k])
+
+
+# --- random starts and the best iterate ---
+
+
+@given(nets(), st.integers(1, 4), st.sampled_from([0.05, 0.5, 5.0]), st.booleans(), SEEDS)
+def test_best_is_the_best_of_all_iterates(net, n, eps, boxed, seed):
+    x, y = normal(*net.members, n, net.d, seed=seed), random_signs(n, seed=seed)
+    box = (float(x.min()) - 0.1, float(x.max()) + 0.1) if boxed else None
+    how = dict(step_size=eps / 3, box=box)
+    iterates = torch.stack([torch.zeros_like(x), *(lh.pgd(net, x, y, eps, steps=k, **how) for k in range(1, 6))])
+    margins = torch.stack([y * net(x + delta) for delta in iterates])
+    best = lh.pgd(net, x, y, eps, steps=5, best=True, **how)
+    torch.testing.assert_close(y * net(x + best), margins.amin(0), rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("best", [False, True])
+@pytest.mark.parametrize("bias", [False, True])
+def test_more_starts_never_lose_and_a_seed_names_them(bias, best):
+    net = lh.TwoLayerNet.init(5, 30, members=(2, 2), seed=1, bias=bias, dtype=torch.float64)
+    x, y = normal(20, 5), random_signs(20)
+    how = dict(eps=0.8, steps=5, box=(-4.0, 4.0), best=best)
+    found = [lh.pgd(net, x, y, restarts=k, **how) for k in (1, 2, 6)]
+    low = [y * net(x + delta) for delta in found]
+    assert torch.equal(found[0], lh.pgd(net, x, y, **how))  # the first start is 0
+    assert bool((low[1] <= low[0]).all() and (low[2] <= low[1]).all()) and bool((low[2] < low[0] - 1e-3).any())
+    assert torch.equal(found[2], lh.pgd(net, x, y, restarts=6, seed=0, **how))
+    assert not torch.equal(found[2], lh.pgd(net, x, y, restarts=6, seed=1, **how))
+    for delta in found:
+        assert float(delta.norm(dim=-1).max()) <= 0.8 * (1 + 1e-12) and float((x + delta).abs().max()) <= 4 + 1e-12
+    alone = lh.pgd(net[1, 0], x, y, restarts=6, **how)
+    torch.testing.assert_close(found[2][1, 0], alone, rtol=1e-9, atol=1e-9)
+
+
+def test_a_random_start_leaves_a_point_where_nothing_moves():
+    """At 0 every neuron is silent and the gradient is 0; elsewhere in the ball f is negative."""
+    net = lh.TwoLayerNet(double([1.0, 0.0]), double(-1.0))
+    x, y = double([0.0, 0.0]), double(1.0)
+    assert torch.equal(lh.pgd(net, x, y, 1.0), torch.zeros(1, 2).double())
+    assert float(net(x + lh.pgd(net, x, y, 1.0, restarts=9))) < -0.9
+
+
+def test_starts_fill_the_unit_ball_evenly():
+    start = attack.in_unit_ball(20_000, 3, torch.Generator().manual_seed(1))
+    radius = start.norm(dim=-1)
+    assert float(radius.max()) <= 1 and abs(float((radius**3).mean()) - 0.5) < 0.01  # r^d is uniform
+    assert float(start.mean(0).abs().max()) < 0.02
+
+
+@pytest.mark.parametrize("box", [None, (-3.0, 3.0)])
+@pytest.mark.parametrize("more", [{}, {"restarts": 3, "best": True}], ids=["plain", "restarts"])
+def test_a_budget_for_each_member(box, more):
+    net, x, y = lh.TwoLayerNet.init(4, 20, members=(2, 2), bias=True), lh.unit_sphere(7, 4), torch.ones(7)
+    eps = torch.tensor([[0.1, 0.2], [0.3, 0.4]])
+    together = lh.pgd(net, x, y, eps, steps=9, box=box, **more)
+    for i, j in ((0, 0), (0, 1), (1, 0), (1, 1)):
+        alone = lh.pgd(net[i, j], x, y, float(eps[i, j]), steps=9, box=box, **more)
+        torch.testing.assert_close(together[i, j], alone, rtol=0, atol=1e-5)
+    assert torch.equal(lh.pgd(net[0], x, y, [0.1, 0.2], steps=9), lh.pgd(net[0], x, y, eps[0], steps=9))

@@ -84,6 +84,32 @@ def test_pgd_is_the_packages(contender, seed, bias):
     assert torch.equal(run(), delta)
 
 
+@pytest.fixture(scope="module")
+def trained():
+    """Networks trained on the digits, and all 360 images: what the libraries are to agree on."""
+    parts = [lh.load_binary("digits", normalize=True, split=split) for split in ("train", "test")]
+    net = lh.TwoLayerNet.init(64, 300, 2)
+    net = lh.train_sgd(net, parts[0].X, parts[0].y, 10.0, max_epochs=100, progress=False)[10.0].net
+    return net, torch.cat([part.X for part in parts]), torch.cat([part.y for part in parts])
+
+
+@pytest.mark.parametrize("library", ["foolbox", "art"])
+@pytest.mark.parametrize("eps", [0.1, 0.15, 0.2])
+def test_robust_accuracy_is_the_libraries(trained, library, eps):
+    """Within half a percent, at the same budget and steps; restarts and the best iterate can only lower it."""
+    prepare, packages = PGD[library]
+    needs(*packages)
+    net, x, y = trained
+
+    def robust(delta):
+        return (y * net(x + delta) > 0).double().mean(-1)
+
+    ours = robust(lh.pgd(net, x, y, eps, steps=20))
+    assert float((ours - robust(prepare(net, x, y, eps, 20)())).abs().max()) <= 0.005
+    assert bool((robust(lh.pgd(net, x, y, eps, steps=20, restarts=2, best=True)) <= ours).all())
+    assert 0.01 < float(ours.mean()) < 0.99
+
+
 @contenders
 @draws
 def test_flips_are_the_exact_ones_rounded_up_to_the_grid(contender, seed, bias):

@@ -114,3 +114,25 @@ def test_points_on_another_device_are_refused():
         gpu(lh.unit_sphere(2, 3))
     with pytest.raises(ValueError, match="device='cuda:99'"):
         lh.TwoLayerNet.init(3, 4, device="cuda:99")
+
+
+@pytest.mark.parametrize("project", ["step", "epoch"])
+def test_adversarial_training_agrees(pair, project):
+    cpu, gpu, X, y = pair
+    how = dict(eps=0.1, C0=2.0, lr=0.5, batch_size=16, attack_steps=4, max_epochs=4, project=project, progress=False)
+    one, other = lh.train_adversarial(gpu, X.cuda(), y.cuda(), **how), lh.train_adversarial(cpu, X, y, **how)
+    same(one.net.weights, other.net.weights, 1e-8)
+    torch.testing.assert_close(one.history.loss, other.history.loss, rtol=0, atol=1e-8)
+
+
+def test_the_strongest_attack_and_both_bounds_agree(pair):
+    cpu, gpu, X, y = pair
+    one, other = (
+        lh.strongest_attack(net, x, z, 0.2, steps=10) for net, x, z in ((gpu, X.cuda(), y.cuda()), (cpu, X, y))
+    )
+    same(one.margin, other.margin, 1e-6)
+    one, other = (
+        lh.bracket(net, x, z, (0.05, 0.2), steps=10) for net, x, z in ((gpu, X.cuda(), y.cuda()), (cpu, X, y))
+    )
+    same(one.certified, other.certified, 1e-9)
+    same(one.minimal.norm, other.minimal.norm, 1e-5)

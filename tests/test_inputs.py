@@ -33,6 +33,22 @@ def attack(**wrong):
     return lambda: lh.pgd(**{"net": NET, "x": X, "y": Y, "eps": 0.1, **wrong})
 
 
+def harden(**wrong):
+    return lambda: lh.train_adversarial(**{"net": NET, "X": X, "y": Y, "max_epochs": 1, "progress": False, **wrong})
+
+
+def strongest(**wrong):
+    return lambda: lh.strongest_attack(**{"net": NET, "x": X, "y": Y, "eps": 0.1, "steps": 1, **wrong})
+
+
+def minimal(**wrong):
+    return lambda: lh.minimal_perturbation(**{"net": NET, "x": X, "y": Y, **wrong})
+
+
+def both(**wrong):
+    return lambda: lh.bracket(**{"net": NET, "x": X, "y": Y, "eps": 0.1, **wrong})
+
+
 def load(**wrong):
     return lambda: lh.load_binary(**wrong)
 
@@ -81,6 +97,11 @@ USES = {
     "pgd": lambda x: lh.pgd(NET, x, Y, 0.1),
     "loss": lambda x: lh.logistic_loss(NET, x, Y),
     "train": lambda x: lh.train_sgd(NET, x, Y, max_epochs=1),
+    "harden": lambda x: lh.train_adversarial(NET, x, Y, max_epochs=1),
+    "strongest": lambda x: lh.strongest_attack(NET, x, Y, 0.1),
+    "minimal": lambda x: lh.minimal_perturbation(NET, x, Y),
+    "certified": lambda x: lh.certified_radius(NET, x, Y),
+    "bracket": lambda x: lh.bracket(NET, x, Y, 0.1),
 }
 WEIGHTS = {
     "another width": torch.ones(5, 3),
@@ -118,6 +139,10 @@ WRONG = [
             "train": lambda y: lh.train_sgd(NET, X, y, max_epochs=1),
             "pgd": lambda y: lh.pgd(NET, X, y, 0.1),
             "loss": lambda y: lh.logistic_loss(NET, X, y),
+            "harden": lambda y: lh.train_adversarial(NET, X, y, max_epochs=1),
+            "strongest": lambda y: lh.strongest_attack(NET, X, y, 0.1),
+            "minimal": lambda y: lh.minimal_perturbation(NET, X, y),
+            "certified": lambda y: lh.certified_radius(NET, X, y),
         }.items()
         for how, y in LABELS.items()
     ),
@@ -129,6 +154,30 @@ WRONG = [
     *cases("exit", train, "steps", "", None, True, 1),
     *cases("eps", attack, *POSITIVE, torch.ones(6)),
     *cases("steps", attack, *COUNTS),
+    *cases("restarts", attack, *COUNTS),
+    *cases("best", attack, 1, 0, None, "yes"),
+    *cases("seed", attack, *SEEDS),
+    *(
+        case
+        for make in (harden, strongest)
+        for case in cases("eps", make, *POSITIVE, torch.ones(6), [0.1, 0.2], (0.1,))
+    ),
+    *cases("eps", both, *POSITIVE, (0.1, -1.0)),
+    *cases("C0", harden, *POSITIVE, torch.ones(2), (1.0,)),
+    *cases("lr", harden, *POSITIVE),
+    *(case for name in ("batch_size", "attack_steps", "max_epochs") for case in cases(name, harden, *COUNTS)),
+    *cases("seed", harden, *SEEDS),
+    *cases("project", harden, "steps", "", None, True, 1),
+    *cases("stop", harden, "early", "", None, True, 1, ["stable"]),
+    *cases("warm_start", harden, 1, None, "yes"),
+    *cases("box", harden, (1, 0), (0.5, 1), 3),
+    *cases("steps", strongest, *COUNTS),
+    *cases("restarts", strongest, *COUNTS),
+    *cases("box", strongest, (1, 0), (0.5, 1), 3),
+    *cases("steps", minimal, *COUNTS),
+    *cases("rounds", minimal, -1, 1.5, True, "3", None),
+    pytest.param(lambda: lh.train_adversarial(PAIR, X.expand(2, 6, 3), Y), "X", id="harden-points-for-each-member"),
+    pytest.param(lambda: lh.train_adversarial(PAIR, X, Y, eps=[0.1]), "eps", id="harden-one-budget-for-two-members"),
     *cases("step_size", attack, *POSITIVE[:-1]),
     *cases(
         "box",
