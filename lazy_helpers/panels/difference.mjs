@@ -130,7 +130,7 @@ function buildDifference() {
     predicted: "√(d arctan(R)/π)",
     bound: "bound of ‖D‖, all W and δ",
     bound_switches: "bound of the switches",
-    sigma: "σ_max(W₀) + C₀, at most",
+    sigma: html("span", {}, "σ", html("sub", {}, "max"), "(W₀) + C₀, at most"),
   });
   const figures = html("div", { class: "lp-pair" }, turn.el, switches.el);
 

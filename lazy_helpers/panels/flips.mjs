@@ -53,7 +53,7 @@ function buildFlips() {
       bound: [bound, results.vacuous ? "≥ m: it says nothing" : `${text(bound / expected, 3)} × the mean`],
       share: [results.share, `${percent(results.share)} of m = ${text(m)}`],
       largest: [results.largest, `of ${drawsAt(m)}`],
-      beyond: [results.beyond, frequency(over, draws, gamma)],
+      beyond: [results.beyond, draws > 1 ? frequency(over, draws, gamma) : `one draw; γ = ${plain(gamma)}`],
       V: [V, `C₀/√m = ${plain(C0)}/√${text(m)}`],
     });
     const measured = `${draws > 1 ? "on average" : "in this draw"} ${text(Math.round(results.flips))} of ${text(m)} neurons (${percent(results.share)}) can change their sign at x inside the ball`;
@@ -76,8 +76,9 @@ function buildFlips() {
 function paintFlips({ width, height }, m, C0, bound, expected, flips) {
   const left = 46, right = width - 10, top = 26, bottom = height - 42;
   const least = Math.min(...flips), most = Math.max(...flips);
-  const room = 0.08 * (Math.max(bound, linear(m, C0), most) - least);
-  const [low, high] = roundRange(Math.max(0, least - room), Math.max(bound, linear(m, C0), most) + room, 5);
+  const start = Math.min(least, expected), end = Math.max(bound, linear(m, C0), most);
+  const room = 0.08 * (end - start);
+  const [low, high] = roundRange(Math.max(0, start - room), end + room, 5);
   const bin = Math.max(1, Math.ceil((most - least + 1) / 25), Math.ceil((high - low) / 60)); // whole: |S_1| is
   const counts = new Array(Math.ceil((most - least + 1) / bin)).fill(0);
   for (const value of flips) counts[counts.length - 1 - Math.floor((most - value) / bin)]++;

@@ -98,12 +98,12 @@ function measureGradient({ d, m, C0, seed }, cache) {
 function buildGradient() {
   const curves = figure({
     caption: "‖∇f(x; W)‖ in units of √d, against d",
-    keys: [["dot point", "W₀"], ["area least", "least over the ball"], ["line mean", "√(d/2)"], ["line sharp", "it, m ≫ d"], ["line limit", "Lemma 4.2"], ["area void", "says nothing"]],
+    keys: [["dot point", "W₀"], ["area least", "least over the ball"], ["line mean", "√(d/2)"], ["line sharp", "least, formula (d ≤ m)"], ["line limit", "Lemma 4.2"], ["area void", "says nothing"]],
     height: 300,
   });
   const draws = figure({
     caption: "At this d, in independent draws",
-    keys: [["dot point", "W₀"], ["line mean", "√(d/2)"], ["area least", "least over the ball"], ["line sharp", "it, m ≫ d"], ["line limit", "Lemma 4.2"]],
+    keys: [["dot point", "W₀"], ["line mean", "√(d/2)"], ["area least", "least over the ball"], ["line sharp", "least, formula"], ["line limit", "Lemma 4.2"]],
     height: 300,
   });
   const table = numbers(4, {
@@ -114,7 +114,7 @@ function buildGradient() {
     bound: "Lemma 4.2’s bound",
     bound_from: "it speaks from d =",
     smallest: "certified, least",
-    sharp_from: "sharp form: from d =",
+    sharp_from: "formula: from d =",
   });
   const figures = html("div", { class: "lp-pair lp-level" }, curves.el, draws.el);
 
@@ -140,11 +140,11 @@ function buildGradient() {
       grad_norm: [results.grad_norm, `√(d/2) = ${text(Math.sqrt(d / 2))}`],
       found: [results.found, share(results.found)],
       lower: [results.lower, share(results.lower)],
-      sharp: [sharp, d > m ? "not meant for d > m" : "the least, for m ≫ d"],
+      sharp: [sharp, d > m ? "not meant for d > m" : "the least for m ≫ d"],
       bound: [bound, says ? `${share(bound)}; broken in ${text(broken)} of ${drawsAt(m)}` : "≤ 0: it says nothing"],
       bound_from: [bound_from, bound_from === null ? "none: too many flips" : `at m = ${text(m)}, γ = ${plain(gamma)}`],
       smallest: [results.smallest, `the least of ${drawsAt(m)}`],
-      sharp_from: [Math.ceil(2 * SHARP ** 2 * C0 ** 2), `2 (½ + 1/π)² C₀² = ${text(2 * SHARP ** 2 * C0 ** 2)}`],
+      sharp_from: [Math.ceil(2 * SHARP ** 2 * C0 ** 2), "limit m → ∞, no γ"],
     });
     const everyDraw = results.draws > 1 ? `in all ${drawsAt(m)}` : "in this draw";
     const truth = results.smallest > 0
@@ -169,6 +169,12 @@ function buildGradient() {
 
 const TOP_SHARE = 1;
 
+/** The interval from `low` down to `high` in pixels, never too thin to be seen. */
+function leastMark(x, high, low, width) {
+  const tall = Math.max(low - high, 4);
+  return rect("least", x - width / 2, (high + low - tall) / 2, width, tall);
+}
+
 function paintDimensions({ width, height }, { d, m, C0, gamma, bound_from }, { norm, lower, found }) {
   const left = 46, right = width - 22, top = 26, bottom = height - 42;
   const [low, high] = [DIMENSIONS[0], DIMENSIONS.at(-1)];
@@ -189,7 +195,7 @@ function paintDimensions({ width, height }, { d, m, C0, gamma, bound_from }, { n
     ...curve("mean", (d) => Math.sqrt(d / 2)),
     ...curve("sharp", (d) => Math.sqrt(d / 2) - SHARP * C0, m),
     ...curve("limit", (d) => gradient_bound(d, m, C0, gamma)),
-    rect("least", x(d) - 4, share(mean(found)), 8, share(mean(lower)) - share(mean(found))),
+    leastMark(x(d), share(mean(found)), share(mean(lower)), 12),
     circle("point", x(d), share(mean(norm)), 5),
     strokes("frame", [[left, bottom, right, bottom]]),
     ...xAxis(x, bottom, powers(low, high), "input dimension d", (left + right) / 2),
@@ -209,7 +215,7 @@ function paintGradients({ width, height }, d, m, sharp, bound, { norm, lower, fo
   return [
     ...yAxis(y, left, ticks(0, high, 5), "‖∇f(x; W)‖", right, top),
     strokes("mean", across(Math.sqrt(d / 2))),
-    ...order.map((i, k) => rect("least", x(k) - bar / 2, y(found[i]), bar, Math.max(y(lower[i]) - y(found[i]), 1.5))),
+    ...order.map((i, k) => leastMark(x(k), y(found[i]), y(lower[i]), bar)),
     ...order.map((i, k) => circle("point", x(k), y(norm[i]), Math.max(1.8, Math.min(0.45 * step, 5)))),
     ...(sharp > 0 && d <= m ? [strokes("sharp", across(sharp))] : []),
     ...(bound > 0 ? [strokes("limit", across(bound))] : [write("title", right - 4, bottom - 8, "end", "Lemma 4.2’s bound is below 0")]),

@@ -50,6 +50,7 @@ function buildValue() {
     const size = f.map(Math.abs), reach = f.map((_, i) => Math.max(high[i], -low[i]));
     const over = (values, limit) => count(values, (value) => value > limit);
     const many = `of ${drawsAt(m)}`;
+    const often = (hits) => (draws > 1 ? frequency(hits, draws, gamma) : `one draw; γ = ${plain(gamma)}`);
     const results = {
       draws,
       f_rms: Math.sqrt(mean(f.map((value) => value * value))),
@@ -65,11 +66,11 @@ function buildValue() {
       f_rms: [results.f_rms, `1/√2 = ${text(Math.SQRT1_2)}`],
       largest: [results.largest, many],
       bound_initial: [bound_initial, "Lemma 4.1 with C₀ = 0"],
-      beyond: [results.beyond, frequency(over(size, bound_initial), draws, gamma)],
+      beyond: [results.beyond, often(over(size, bound_initial))],
       rise: [results.rise, `C₀/2 = ${plain(C0 / 2)}`],
       largest_in_ball: [results.largest_in_ball, many],
       bound: [bound, `C₀ = ${plain(C0)} more`],
-      beyond_in_ball: [results.beyond_in_ball, frequency(over(reach, bound), draws, gamma)],
+      beyond_in_ball: [results.beyond_in_ball, often(over(reach, bound))],
     });
     const broken = over(reach, bound);
     const headline = broken
