@@ -168,3 +168,12 @@ def adversarial(net, X, y, eps, C0, lr, batch_size, attack_steps, epochs, seed, 
             W = projected(W)
     attacked(W)
     return W, projected(W), robust
+
+
+def anywhere(net, C0, draw, boundary=True):
+    """Random weights of the ball, on its boundary or inside."""
+    move = torch.randn(net.W.shape, generator=draw, dtype=net.W.dtype)
+    move = move / move.norm(dim=-1, keepdim=True)
+    if not boundary:
+        move = move * torch.rand(*net.W.shape[:-1], 1, generator=draw, dtype=net.W.dtype)
+    return net.replace(W=net.W + C0 / math.sqrt(net.m) * move)

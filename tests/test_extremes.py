@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from reference import anywhere
 
 import lazy_helpers as lh
 from lazy_helpers.extremes import (
@@ -16,15 +17,6 @@ from lazy_helpers.extremes import (
 )
 
 F64 = torch.float64
-
-
-def anywhere(net, C0, draw, boundary=True):
-    """Random weights of the ball, on its boundary or inside."""
-    move = torch.randn(net.W.shape, generator=draw, dtype=net.W.dtype)
-    move = move / move.norm(dim=-1, keepdim=True)
-    if not boundary:
-        move = move * torch.rand(*net.W.shape[:-1], 1, generator=draw, dtype=net.W.dtype)
-    return net.replace(W=net.W + C0 / math.sqrt(net.m) * move)
 
 
 def climbed(net, ball, objective, steps=150, rate=0.3):

@@ -4,21 +4,13 @@ import math
 
 import pytest
 import torch
+from reference import anywhere
 from scipy import stats
 
 import lazy_helpers as lh
 from lazy_helpers import lemmas
 
 F64 = torch.float64
-
-
-def anywhere(net, C0, draw, boundary=True):
-    """Random weights of the ball, on its boundary or inside."""
-    move = torch.randn(net.W.shape, generator=draw, dtype=net.W.dtype)
-    move = move / move.norm(dim=-1, keepdim=True)
-    if not boundary:
-        move = move * torch.rand(*net.W.shape[:-1], 1, generator=draw, dtype=net.W.dtype)
-    return net.replace(W=net.W + C0 / math.sqrt(net.m) * move)
 
 
 SIZES = [(2, 8, 0.5), (5, 60, 2.0), (100, 1000, 10.0), (10, 30, 20.0)]  # the last ball can silence every neuron
