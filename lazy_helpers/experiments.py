@@ -170,15 +170,16 @@ def measure_certified(cells: list[Cell], device: torch.device) -> list[dict[str,
         net, x = net.to(device), x.to(device)
         point = x.unsqueeze(0)
         steps = certified_steps(net, x, cell.C0, iterations=40)
-        # where both routes are compared
-        at = steps.best if bool(steps.bound < 0) else 3 / net.grad(point).square().sum()
+        certified = bool(steps.low.isfinite())
+        # where the terms are shown
+        at = steps.best if certified else 3 / net.grad(point).square().sum()
         ours = flip_bound(net, x, cell.C0, at.reshape(1), iterations=40)
         scan = torch.logspace(-0.5, 2, 26, dtype=x.dtype, device=device) / net.grad(point).square().sum()
         span, flip = value_range(net, point, cell.C0), smallest_flip(net, point)
         worst = worst_network(net.to(torch.float32), x.to(torch.float32), cell.C0, rounds=2)
         rows.append(
             {
-                "certified": bool(steps.bound < 0),
+                "certified": certified,
                 "eta_low": float(steps.low),
                 "eta_high": float(steps.high),
                 "bound": float(steps.bound),

@@ -116,7 +116,7 @@ def gradient_bound(d: int, m: int, C0: float, gamma: float) -> float:
 
     Four events of probability gamma/4 each, :math:`\ell = \log(4/\gamma)`: at least :math:`m(\tfrac12 - \sqrt{\ell/2m})` active neurons,
     :math:`\|P\xi\| \ge \sqrt{d-2} - \sqrt{2\ell}`, Lemma 4.3's bound on :math:`|S_1|`, and :math:`\sigma_{\max}(PW_{0,S_1}) \le \sqrt{d-1} +
-    \sqrt{|S_1|} + \sqrt{2\ell}`, which repairs the published argument (our derivation).
+    \sqrt{|S_1|} + \sqrt{2\ell}`, which holds for every pattern of switches (our derivation).
     """
     d, m = check_count("d", d, at_least=2), check_count("m", m)
     log, C0 = math.log(4 / check_gamma(gamma)), check_positive("C0", C0) if C0 else 0.0

@@ -56,7 +56,7 @@ def flip_sides(net: TwoLayerNet, x: Tensor, C0: float, eta: Tensor, iterations: 
     rows = ([], [])
     for k in range(len(flat.a)):
         sigma = largest_singular_value(flat.W[k])
-        g = flat.grad(x)[k, 0]
+        g = flat[k].grad(x)[0]
         u, p, length = (flat.W[k] @ x[0]).double(), (flat.W[k] @ g).double(), g.double().norm()
         for side, sign, first in zip(rows, (1, -1), firsts, strict=True):
             r = _residual(u, p, flat.a[k], length, C0, V, eta.double(), sign, sigma, change[k])
