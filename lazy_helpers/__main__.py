@@ -7,9 +7,10 @@ import functools
 import sys
 from pathlib import Path
 
+from .cells import Cell
 from .checks import check_count, device_named
 from .example import store_example
-from .experiments import FIGURES, Cell, Figure, cells_of, figure_named
+from .experiments import FIGURES, Figure, cells_of, figure_named
 from .runner import run
 from .runs import RESULTS, RUNS, collect, status, verify
 from .workers import Workers

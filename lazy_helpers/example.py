@@ -8,8 +8,9 @@ from pathlib import Path
 import torch
 
 from .attack import smallest_flip
+from .cells import BATCH, LR
 from .data import fingerprint, load_binary
-from .experiments import BATCH, CORE, LR
+from .experiments import CORE
 from .network import TwoLayerNet
 from .runs import RESULTS, module_hashes, store
 from .train import train_sgd

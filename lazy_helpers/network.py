@@ -100,6 +100,11 @@ class TwoLayerNet:
         """A member (or a slice) of the ensemble."""
         return TwoLayerNet(self.W[member], self.a[member], None if self.b is None else self.b[member])
 
+    def mirrored(self) -> TwoLayerNet:
+        """Each neuron beside its negative, with the same w and the other sign: 2 m neurons with f = 0 everywhere."""
+        b = None if self.b is None else torch.cat([self.b, self.b], dim=-1)
+        return TwoLayerNet(torch.cat([self.W, self.W], dim=-2), torch.cat([self.a, -self.a], dim=-1), b)
+
     def to(self, *args, **kwargs) -> TwoLayerNet:
         """The network on another device or in another dtype, as ``torch.Tensor.to``."""
         return TwoLayerNet(

@@ -28,8 +28,9 @@ from typing import NamedTuple
 import filelock
 from tqdm.auto import tqdm
 
+from .cells import Cell
 from .checks import device_named
-from .experiments import Cell, Figure
+from .experiments import Figure
 from .runs import (
     RESULTS,
     RUNS,

@@ -27,8 +27,9 @@ import filelock
 import numpy as np
 
 from . import data
+from .cells import Cell
 from .checks import device_named
-from .experiments import VARIANTS, Cell, Figure, cells_of
+from .experiments import Figure, cells_of
 
 ROOT = Path(__file__).resolve().parents[1]
 RUNS = ROOT / "runs"
@@ -68,12 +69,18 @@ def collect(
         "cells": len(done),
         "missing": [cell.key for cell in cells if cell.key not in rows],
         "configuration": {
-            "axes": {axis: sorted({row[axis] for row in done}) for axis in ("variant", "d", "m", "C0", "data")},
+            "axes": {
+                axis: sorted({row[axis] for row in done})
+                for axis in ("variant", "d", "m", "C0", "data", "eps")
+                if axis in done[0]
+            },
             "seeds": {
                 str(m): sorted({row["seed"] for row in done if row["m"] == m})
                 for m in sorted({row["m"] for row in done})
             },
-            "variants": {name: dataclasses.asdict(VARIANTS[name]) for name in sorted({row["variant"] for row in done})},
+            "variants": {
+                name: dataclasses.asdict(figure.variants[name]) for name in sorted({row["variant"] for row in done})
+            },
         },
         "code": sorted({row["code"] for row in done}),
         "modules_sha256": {code: known.get(code, {}) for code in sorted({row["code"] for row in done})},
@@ -235,7 +242,7 @@ def code_hashes(figure: Figure) -> dict[str, str]:
     variants = sorted({cell.variant for preset in figure.presets for cell in cells_of(figure, preset)})
     return module_hashes(figure.modules) | {
         "measurement": _syntax_hash(textwrap.dedent(inspect.getsource(figure.measure))),
-        "variants": _sha256(repr([(name, VARIANTS[name]) for name in variants]).encode()),
+        "variants": _sha256(repr([(name, figure.variants[name]) for name in variants]).encode()),
     }
 
 

@@ -23,8 +23,8 @@ from typing import NamedTuple
 import torch
 from tqdm.auto import tqdm
 
+from .cells import Cell
 from .checks import device_named
-from .experiments import Cell
 from .runs import module_hashes
 
 

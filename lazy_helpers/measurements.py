@@ -1,0 +1,253 @@
+"""What is measured in a cell of each figure: functions of cells that return a row for each."""
+
+from __future__ import annotations
+
+import math
+from multiprocessing import parent_process
+
+import torch
+
+from .adversarial import train_adversarial
+from .attack import pgd, smallest_flip
+from .cells import (  # fmt: skip
+    BATCH,
+    BENCHMARK,
+    EPOCHS,
+    LR,
+    SEARCH_END,
+    SEARCH_STEP,
+    TRAININGS,
+    VARIANTS,
+    Cell,
+    RobustCell,
+    Setup,
+    Training,
+)
+from .data import load_binary, unit_sphere
+from .lazy import LazyBall
+from .lemmas import smallest_gradient, value_range
+from .network import TwoLayerNet
+from .robustness import bracket
+from .theorem import certified_steps, flip_bound, published_bound, same_law, worst_network
+from .train import train_sgd
+from .trials import challenge
+
+DRAWN = 2_000_003  # offset of the seeds that draw images
+EXAMINED = 200  # test images whose smallest perturbations are searched
+LEVELS = (0.25, 0.5, 1.0, 2.0, 4.0)  # budgets in units of 1 / sqrt(d)
+
+
+def initial(cell: Cell, setup: Setup | Training, device: torch.device) -> TwoLayerNet:
+    """The cell's network at its initialisation; a mirrored one is m / 2 neurons beside their negatives."""
+    if setup.mirrored:
+        return TwoLayerNet.init(cell.d, cell.m // 2, seed=cell.seed, bias=setup.bias, device=device).mirrored()
+    return TwoLayerNet.init(cell.d, cell.m, seed=cell.seed, bias=setup.bias, device=device)
+
+
+def drawn(count: int, images: int | None, seed: int) -> torch.Tensor:
+    """Indices of ``images`` of ``count`` images, without repetition; ``None``: all."""
+    order = torch.randperm(count, generator=torch.Generator().manual_seed(DRAWN + seed))
+    return order if images is None else order[:images]
+
+
+def measure_flips(cells: list[Cell], device: torch.device) -> list[dict[str, float]]:
+    r"""Train until the weights leave the ball, then flip every test point by one exact step (Figure 2).
+
+    The cells differ in C0 alone and share one trajectory. Means are over the correctly classified test points whose sign
+    one step can flip, but for ``grad_norm`` and ``abs_f``, which are over all. The columns that end in ``_published``
+    repeat the published averages: norms rounded up to the line search's grid and capped at its end, misclassified points
+    averaged in as 0.
+    """
+    cell, radii = cells[0], tuple(cell.C0 for cell in cells)
+    setup = VARIANTS[cell.variant]
+    train, test = (
+        load_binary(cell.data, math.isqrt(cell.d), setup.normalize, setup.antialias, split)
+        for split in ("train", "test")
+    )
+    start = initial(cell, setup, device)
+    exits = train_sgd(
+        start, train.X.to(device), train.y.to(device), radii, lr=LR, batch_size=BATCH, max_epochs=EPOCHS,
+        seed=cell.seed, exit=setup.exit, progress=parent_process() is None,  # workers draw no bars
+    )  # fmt: skip
+    length = test.X.double().norm(dim=1)
+    rows = []
+    for cell in cells:
+        exit = exits[cell.C0]
+        flip = smallest_flip(exit.net, test.X.to(device))
+        eta, norm, f, grad_norm = (part.double().cpu() for part in (flip.eta, flip.norm, flip.value, flip.grad_norm))
+        right = f * test.y.double() > 0
+        used = right & flip.found.cpu()
+        searched = (torch.ceil(norm / SEARCH_STEP) * SEARCH_STEP).nan_to_num(SEARCH_END).clamp(max=SEARCH_END)
+        published = torch.where(right, searched, 0.0) / length
+        relative = (norm / length)[used]
+        rows.append(
+            {
+                "relative_perturbation": float(relative.mean()),
+                "relative_perturbation_sd": float(relative.std()),
+                "relative_perturbation_max": float(relative.max()),
+                "relative_perturbation_published": float(published.mean()),
+                "robust_error": float((~right | (norm / length <= BENCHMARK / math.sqrt(cell.d))).double().mean()),
+                "grad_norm": float(grad_norm.mean()),
+                "grad_norm_sd": float(grad_norm.std()),
+                "eta": float(eta[used].mean()),
+                "step_size": float((relative / grad_norm[used]).mean()),
+                "step_size_published": float((published / grad_norm).mean()),
+                "abs_f": float(f.abs().mean()),
+                # the exact step over |f| / ||grad f||^2
+                "linear_ratio": float((eta * grad_norm.square() / f.abs())[used].mean()),
+                "test_accuracy": float(right.double().mean()),
+                "misclassified": int((~right).sum()),
+                "not_found": int((right & ~used).sum()),
+                "beyond_search": int((norm[used] > SEARCH_END).sum()),
+                "mean_input_norm": float(length.mean()),
+                "steps": int(exit.steps),
+                "epochs": float(exit.epochs),
+                "left": bool(exit.left),
+                "deviation_C0": float(LazyBall(start.weights, cell.C0).distance(exit.net.weights)) * math.sqrt(cell.m),
+                "train_loss": float(exit.train_loss),
+            }
+        )
+    return rows
+
+
+def measure_certified(cells: list[Cell], device: torch.device) -> list[dict[str, float]]:
+    r"""Which steps of one draw are certified for every W of the ball, by our route and by the published one (Theorem 3.1).
+
+    Columns ``eta_*`` are NaN where there is none; ``eta_worst`` is infinite where one step does not flip the worst W found.
+    """
+    rows = []
+    for cell in cells:
+        net, x = same_law(cell.d, cell.m, cell.seed, torch.float64)
+        net, x = net.to(device), x.to(device)
+        point = x.unsqueeze(0)
+        steps = certified_steps(net, x, cell.C0, iterations=40)
+        certified = bool(steps.low.isfinite())
+        # where the terms are shown
+        at = steps.best if certified else 3 / net.grad(point).square().sum()
+        ours = flip_bound(net, x, cell.C0, at.reshape(1), iterations=40)
+        scan = torch.logspace(-0.5, 2, 26, dtype=x.dtype, device=device) / net.grad(point).square().sum()
+        span, flip = value_range(net, point, cell.C0), smallest_flip(net, point)
+        worst = worst_network(net.to(torch.float32), x.to(torch.float32), cell.C0, rounds=2)
+        rows.append(
+            {
+                "certified": certified,
+                "eta_low": float(steps.low),
+                "eta_high": float(steps.high),
+                "bound": float(steps.bound),
+                "first_order": float(ours.first_order),
+                "residual": float(ours.residual),
+                "bound_published": float(published_bound(net, x, cell.C0, scan).min()),
+                "f": float(span.f),
+                "f_low": float(span.low),
+                "f_high": float(span.high),
+                "grad_norm": float(net.grad(point).norm()),
+                "grad_lower": float(smallest_gradient(net, point, cell.C0, 40).lower),
+                "eta_flip": float(flip.eta),  # at W0
+                "eta_worst": worst.eta,
+                "norm_worst": worst.norm,
+            }
+        )
+    return rows
+
+
+def measure_trials(cells: list[Cell], device: torch.device) -> list[dict[str, float]]:
+    """Attempts to break the certified bounds of one draw; each column is best found over bound (:mod:`lazy_helpers.trials`)."""
+    rows = []
+    for cell in cells:
+        wide = cell.m > 1_000
+        net = TwoLayerNet.init(
+            cell.d, cell.m, seed=cell.seed, device=device, dtype=torch.float32 if wide else torch.float64
+        )
+        x = torch.nn.functional.normalize(unit_sphere(1, cell.d, seed=cell.seed).to(net.W), dim=-1)[0]
+        rows.append(challenge(net, x, cell.C0, 250 if wide else 1_100, cell.seed))
+    return rows
+
+
+def measure_robust(cells: list[RobustCell], device: torch.device) -> list[dict[str, float]]:
+    """Train by Algorithm 1, then attack every test image by PGD-100 within the same budget (Figure 4).
+
+    ``robust_accuracy`` is that of the network inside the ball; ``robust_accuracy_before`` that before the last projection,
+    which is what the published scripts report.
+    """
+    rows = []
+    for cell in cells:
+        how, side = TRAININGS[cell.variant], math.isqrt(cell.d)
+        train, test = (load_binary(cell.data, side, normalize=True, split=split) for split in ("train", "test"))
+        some = drawn(len(train.y), how.images, cell.seed)
+        X, y = test.X.to(device), test.y.to(device)
+        out = train_adversarial(
+            initial(cell, how, device), train.X[some].to(device), train.y[some].to(device), cell.eps, cell.C0,
+            lr=how.lr, attack_steps=how.attack_steps, max_epochs=EPOCHS, seed=cell.seed, project=how.project,
+            stop=how.stop, box=how.box, warm_start=how.warm_start, progress=parent_process() is None,
+        )  # fmt: skip
+
+        def robust(net, how=how, cell=cell, X=X, y=y) -> float:
+            delta = pgd(net, X, y, cell.eps, steps=100, box=how.box)
+            return float((y * net(X + delta) > 0).double().mean())
+
+        epochs, inside = int(out.epochs), robust(out.net)
+        rows.append(
+            {
+                "robust_accuracy": inside,
+                "robust_accuracy_before": inside if how.project == "step" else robust(out.before),
+                "test_accuracy": float((y * out.net(X) > 0).double().mean()),
+                "train_robust_accuracy": float(out.history.robust_accuracy[epochs]),
+                "train_loss": float(out.history.loss[epochs]),
+                "deviation_C0": float(out.history.C0_used[epochs]),
+                "images": len(some),
+                "epochs": epochs,
+                "stopped": bool(out.stopped),
+            }
+        )
+    return rows
+
+
+def measure_minimal(cells: list[Cell], device: torch.device) -> list[dict[str, float]]:
+    r"""Train until the weights leave the ball; for some test images, the smallest perturbations that the attacks find.
+
+    The cells differ in C0 alone and share one trajectory. Norms are medians over the images answered rightly, infinite where an
+    attack failed on half of them; ``*_found`` is the share on which it did not. ``robust_error_*`` count the images lost within a
+    budget of that many 1 / sqrt(d), ``certified_error_*`` those not certified.
+    """
+    cell, radii = cells[0], tuple(cell.C0 for cell in cells)
+    setup, side = VARIANTS[cell.variant], math.isqrt(cell.d)
+    train, test = (load_binary(cell.data, side, setup.normalize, setup.antialias, split) for split in ("train", "test"))
+    start = initial(cell, setup, device)
+    exits = train_sgd(
+        start, train.X.to(device), train.y.to(device), radii, lr=LR, batch_size=BATCH, max_epochs=EPOCHS,
+        seed=cell.seed, exit=setup.exit, progress=parent_process() is None,
+    )  # fmt: skip
+    some = drawn(len(test.y), EXAMINED, cell.seed)
+    X, y = test.X[some].to(device), test.y[some].to(device)
+    rows = []
+    for cell in cells:
+        exit = exits[cell.C0]
+        budgets = [level / math.sqrt(cell.d) for level in LEVELS]
+        both = bracket(exit.net, X, y, budgets)
+        right = y * exit.net(X) > 0
+        norms = torch.where(both.minimal.norms.isfinite(), both.minimal.norms, math.inf).double()[:, right]
+        best, certified = norms.amin(0), both.certified[right]
+        rows.append(
+            {
+                **dict(zip(("one_step", "iterated", "climbed"), norms.median(-1).values.tolist(), strict=True)),
+                "strongest": float(best.median()),
+                "certified": float(certified.median()),
+                "one_step_found": float(norms[0].isfinite().double().mean()),
+                "strongest_found": float(best.isfinite().double().mean()),
+                "gap": float(both.gap),
+                "lipschitz_gap": float(both.lipschitz_gap),
+            }
+            | {f"robust_error_{level:g}": 1 - float(up) for level, up in zip(LEVELS, both.upper, strict=True)}
+            | {f"certified_error_{level:g}": 1 - float(low) for level, low in zip(LEVELS, both.lower, strict=True)}
+            | {
+                "images": len(some),
+                "right": int(right.sum()),
+                "test_accuracy": float(((exit.net(test.X.to(device)) * test.y.to(device)) > 0).double().mean()),
+                "steps": int(exit.steps),
+                "epochs": float(exit.epochs),
+                "left": bool(exit.left),
+                "deviation_C0": float(LazyBall(start.weights, cell.C0).distance(exit.net.weights)) * math.sqrt(cell.m),
+                "train_loss": float(exit.train_loss),
+            }
+        )
+    return rows
