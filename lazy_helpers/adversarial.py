@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -89,6 +89,7 @@ def train_adversarial(
     box: tuple[float, float] | None = None,
     warm_start: bool = False,
     progress: bool = True,
+    on_epoch: Callable[[Adversarial], object] | None = None,
 ) -> Adversarial:
     r"""Projected adversarial training (Algorithm 1) in the lazy ball of radius C0 / sqrt(m); members train side by side.
 
@@ -99,8 +100,9 @@ def train_adversarial(
     the projection, as published. ``stop="stable"``: over the last 10 epochs, and the last quarter of all, the least-squares
     line through the training robust accuracy changes by at most 0.005 and that through the loss by half a percent (accuracy alone rests at 0
     while the loss still falls); ``"published"``: accuracy has not risen by more than 1e-4 from the epoch before in 21 epochs after one another.
-    Member k's minibatches are those of ``seed + k``. The published settings are lr=0.01, box=(0, 1), project="epoch" and
-    stop="published". Raises ``ValueError`` for labels other than -1 and +1, eps <= 0 and the like.
+    Member k's minibatches are those of ``seed + k``. ``on_epoch`` is called after each epoch with what would be returned
+    if training ended there; a true answer ends it there. Members that wait for others to finish are as they were drawn, and
+    their history is NaN. The published settings are lr=0.01, box=(0, 1), project="epoch" and stop="published". Raises ``ValueError`` for labels other than -1 and +1, eps <= 0 and the like.
     """
     X = check_points("X", X, net.d, net.members, net.W)
     if X.ndim > 2:
@@ -119,22 +121,41 @@ def train_adversarial(
 
     start = net.flat()
     K = len(start.a)
-    ends = _Ends(torch.empty_like(start.weights), torch.empty_like(start.weights), [0] * K, [False] * K)
+    room = torch.empty_like if on_epoch is None else torch.clone
+    ends = _Ends(room(start.weights), room(start.weights), [0] * K, [False] * K)
     how = (X, y, lr, batch_size, attack_steps, project, box, warm_start)
     bar = tqdm(total=K * max_epochs, desc=f"Algorithm 1 m={net.m} d={net.d}", leave=False, delay=5, disable=None if progress else True)  # fmt: skip
+    rows = []  # a crew's history each
+
+    def outcome() -> Adversarial:
+        longest = max(len(part) for part in rows)
+        history = torch.cat([pad(part, (0, 0, 0, 0, 0, longest - len(part)), value=math.nan) for part in rows], dim=-1)
+        history = pad(history, (0, K - history.shape[-1]), value=math.nan)  # the members that have not begun
+        return Adversarial(
+            net.with_weights(ends.after.view_as(net.weights)),
+            net.with_weights(ends.before.view_as(net.weights)),
+            torch.tensor(ends.epochs).view(net.members),
+            torch.tensor(ends.stopped).view(net.members),
+            History(*(part.view(longest, *net.members) for part in history.unbind(1))),
+        )
+
+    def over(history: Tensor) -> bool:
+        rows[-1] = history
+        now = outcome()
+        return bool(on_epoch(dataclasses.replace(now, net=_copy(now.net), before=_copy(now.before))))
+
     with bar:
-        rows = [
-            _train(start, some, eps, C0, how, max_epochs, seed, stop, ends, bar) for some in crews(start, batch_size)
-        ]
-    longest = max(len(part) for part in rows)
-    rows = torch.cat([pad(part, (0, 0, 0, 0, 0, longest - len(part)), value=math.nan) for part in rows], dim=-1)
-    return Adversarial(
-        net.with_weights(ends.after.view_as(net.weights)),
-        net.with_weights(ends.before.view_as(net.weights)),
-        torch.tensor(ends.epochs).view(net.members),
-        torch.tensor(ends.stopped).view(net.members),
-        History(*(part.view(longest, *net.members) for part in rows.unbind(1))),
-    )
+        for some in crews(start, batch_size):
+            rows.append(torch.empty(0))
+            shown = None if on_epoch is None else over
+            rows[-1], ended = _train(start, some, eps, C0, how, max_epochs, seed, stop, ends, bar, shown)
+            if ended:
+                break
+    return outcome()
+
+
+def _copy(net: TwoLayerNet) -> TwoLayerNet:
+    return net.with_weights(net.weights.clone())
 
 
 class _Ends(NamedTuple):
@@ -146,8 +167,11 @@ class _Ends(NamedTuple):
     stopped: list[bool]
 
 
-def _train(start, some, eps, C0, how, max_epochs, seed, stop, ends, bar) -> Tensor:
-    """Trains the members ``some`` side by side, writes where they end into ``ends``; their history ``(epochs + 1, 4, members)``."""
+def _train(start, some, eps, C0, how, max_epochs, seed, stop, ends, bar, shown) -> tuple[Tensor, bool]:
+    """Trains the members ``some`` side by side, writes where they end into ``ends``.
+
+    Returns their history ``(epochs + 1, 4, members)`` and whether ``shown`` ended training, which gets it after each epoch.
+    """
     live = list(range(len(start.a)))[some]  # the members in training, in the run's order
     first = some.start
     run = _Run(start[some], eps[some], C0[some], *how)
@@ -163,11 +187,13 @@ def _train(start, some, eps, C0, how, max_epochs, seed, stop, ends, bar) -> Tens
         sofar = torch.stack(history)
         over = [_is_over(sofar[:, :, k - first], stop) for k in live]
         done = [i for i in range(len(live)) if over[i] or epoch == max_epochs]
-        for i in done:
+        for i in done if shown is None else range(len(live)):
             k = live[i]
             ends.after[k], ends.before[k] = run.weights(i, projected=True), run.weights(i, projected=False)
             ends.epochs[k], ends.stopped[k] = epoch, over[i]
-            bar.update(max_epochs - epoch)
+        bar.update(len(done) * (max_epochs - epoch))
+        if shown is not None and shown(sofar):
+            return sofar, True
         if len(done) == len(live):
             break
         if done:
@@ -178,7 +204,7 @@ def _train(start, some, eps, C0, how, max_epochs, seed, stop, ends, bar) -> Tens
             order = {k: torch.randperm(len(run.X), generator=shuffles[k]) for k in live}
         else:
             run.settle()
-    return torch.stack(history)
+    return torch.stack(history), False
 
 
 def crews(net: TwoLayerNet, batch_size: int) -> list[slice]:

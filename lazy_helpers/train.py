@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import operator
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -53,6 +54,7 @@ def train_sgd(
     seed: int = 0,
     exit: str = "step",
     progress: bool = True,
+    on_epoch: Callable[[dict[float, Exit]], object] | None = None,
 ) -> dict[float, Exit]:
     r"""Minibatch SGD on the logistic loss until the weights leave the lazy ball; returns ``{C0: Exit}``.
 
@@ -61,7 +63,9 @@ def train_sgd(
     :math:`\max_s \|w_s - w_{s,0}\| \le C_0/\sqrt m`, found to the step, with a fresh shuffle each epoch.
     ``exit="epoch"`` is the published procedure: one shuffle for all epochs, a check at each epoch's end, and the first
     iterate outside is returned. Training stops when the largest radius is left or after ``max_epochs``. A progress bar
-    appears on a terminal after some seconds. Raises ``ValueError`` for labels other than -1 and +1, C0 <= 0 and the like.
+    appears on a terminal after some seconds. ``on_epoch`` is called after each epoch with what would be returned if training
+    ended there; a true answer ends it there. Members that wait for others to finish are as they were drawn. Raises
+    ``ValueError`` for labels other than -1 and +1, C0 <= 0 and the like.
     """
     X = check_points("X", X, net.d, net.members, net.W)
     if X.ndim > 2:
@@ -81,38 +85,51 @@ def train_sgd(
         raise ValueError("C0 holds no radius, got an empty sequence: pass, for example, C0=(10.0, 20.0).")
     radii = sorted({LazyBall(net.W, c).radius for c in wanted})
 
-    run = trajectories(net.flat(), X, y, radii, lr, batch_size, max_epochs, seed, exit, progress)
-    exits = {}
-    for c in sorted(set(wanted)):
-        W, b, steps, left = (
-            None if part is None else part.view(net.members + part.shape[1:]) for part in run[LazyBall(net.W, c).radius]
-        )
-        final = net.replace(W=W, b=b)
-        epochs = steps / math.ceil(len(X) / batch_size)
-        exits[float(c)] = Exit(final, steps, epochs, left, logistic_loss(final, X, y))
-    return exits
+    def exits_of(run) -> dict[float, Exit]:
+        exits = {}
+        for c in sorted(set(wanted)):
+            W, b, steps, left = (
+                None if part is None else part.view(net.members + part.shape[1:])
+                for part in run[LazyBall(net.W, c).radius]
+            )
+            final = net.replace(W=W, b=b)
+            epochs = steps / math.ceil(len(X) / batch_size)
+            exits[float(c)] = Exit(final, steps, epochs, left, logistic_loss(final, X, y))
+        return exits
+
+    def show(run) -> bool:
+        copies = {r: tuple(None if part is None else part.clone() for part in end) for r, end in run.items()}
+        return bool(on_epoch(exits_of(copies)))
+
+    shown = None if on_epoch is None else show
+    return exits_of(trajectories(net.flat(), X, y, radii, lr, batch_size, max_epochs, seed, exit, progress, shown))
 
 
-def trajectories(start, X, y, radii, lr, batch_size, max_epochs, seed, exit, progress):
-    """``{radius: (W, b, steps, left)}`` of ``start``, which has one member axis; ``radii`` ascend. Nothing is checked."""
-    K = len(start.W)
+def trajectories(start, X, y, radii, lr, batch_size, max_epochs, seed, exit, progress, on_epoch=None):
+    """``{radius: (W, b, steps, left)}`` of ``start``, which has one member axis; ``radii`` ascend. Nothing is checked.
+
+    ``on_epoch`` gets the same after each epoch, to read and not to keep; a true answer ends training.
+    """
+    K, room = len(start.W), torch.empty_like if on_epoch is None else torch.clone
     ends = {
         r: (
-            torch.empty_like(start.W),
-            None if start.b is None else torch.empty_like(start.b),
+            room(start.W),
+            None if start.b is None else room(start.b),
             torch.zeros(K, dtype=torch.long),
             torch.zeros(K, dtype=torch.bool),
         )
         for r in radii
     }
+    over = None if on_epoch is None else lambda: on_epoch(ends)
     for some in crews(start, batch_size):
         share = {r: tuple(None if part is None else part[some] for part in end) for r, end in ends.items()}
-        _train(start[some], share, X, y, lr, batch_size, max_epochs, seed + some.start, exit, progress)
+        if _train(start[some], share, X, y, lr, batch_size, max_epochs, seed + some.start, exit, progress, over):
+            break
     return ends
 
 
-def _train(start, ends, X, y, lr, batch_size, max_epochs, seed, exit, progress):
-    """Trains members side by side; what each radius returns of them goes into ``ends``."""
+def _train(start, ends, X, y, lr, batch_size, max_epochs, seed, exit, progress, over=None) -> bool:
+    """Trains members side by side; what each radius returns of them goes into ``ends``. Returns whether ``over`` ended it."""
     K, n = len(start.W), len(X)
     per_epoch = math.ceil(n / batch_size)
     packing = Packing(start, X)
@@ -141,6 +158,13 @@ def _train(start, ends, X, y, lr, batch_size, max_epochs, seed, exit, progress):
         for r in radii:
             inside[live[i]].remove(r)
             ends[r][2][live[i]], ends[r][3][live[i]] = steps, True
+
+    def stay(steps: int) -> None:
+        """Writes down where the members in training are, for the radii that they have not left."""
+        for i, k in enumerate(live):
+            keep(i, inside[k])
+            for r in inside[k]:
+                ends[r][2][k] = steps
 
     def step_by_step(before: int) -> None:
         """An epoch in which each exit is found to the step; ``before`` is the number of steps before it."""
@@ -192,10 +216,12 @@ def _train(start, ends, X, y, lr, batch_size, max_epochs, seed, exit, progress):
     bar = tqdm(range(max_epochs), f"SGD m={start.m} d={start.d}", leave=False, delay=5, disable=None if progress else True)  # fmt: skip
     for epoch in bar:
         (step_by_step if exit == "step" else as_published)(epoch * per_epoch)
+        if over is not None:
+            stay((epoch + 1) * per_epoch)
+            if over():
+                return True
         if not live:
             break
         stepper.next_epoch(shuffled() if exit == "step" else None)
-    for i, k in enumerate(live):
-        keep(i, inside[k])
-        for r in inside[k]:
-            ends[r][2][k] = max_epochs * per_epoch
+    stay(max_epochs * per_epoch)
+    return False
