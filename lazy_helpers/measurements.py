@@ -50,13 +50,13 @@ def drawn(count: int, images: int | None, seed: int) -> torch.Tensor:
     return order if images is None else order[:images]
 
 
-def measure_flips(cells: list[Cell], device: torch.device) -> list[dict[str, float]]:
+def measure_flips(cells: list[Cell], device: torch.device, on_epoch=None) -> list[dict[str, float]]:
     r"""Train until the weights leave the ball, then flip every test point by one exact step (Figure 2).
 
     The cells differ in C0 alone and share one trajectory. Means are over the correctly classified test points whose sign
     one step can flip, but for ``grad_norm`` and ``abs_f``, which are over all. The columns that end in ``_published``
     repeat the published averages: norms rounded up to the line search's grid and capped at its end, misclassified points
-    averaged in as 0.
+    averaged in as 0. ``on_epoch`` goes to the training.
     """
     cell, radii = cells[0], tuple(cell.C0 for cell in cells)
     setup = VARIANTS[cell.variant]
@@ -68,6 +68,7 @@ def measure_flips(cells: list[Cell], device: torch.device) -> list[dict[str, flo
     exits = train_sgd(
         start, train.X.to(device), train.y.to(device), radii, lr=LR, batch_size=BATCH, max_epochs=EPOCHS,
         seed=cell.seed, exit=setup.exit, progress=parent_process() is None,  # workers draw no bars
+        on_epoch=on_epoch,
     )  # fmt: skip
     length = test.X.double().norm(dim=1)
     rows = []
@@ -163,11 +164,11 @@ def measure_trials(cells: list[Cell], device: torch.device) -> list[dict[str, fl
     return rows
 
 
-def measure_robust(cells: list[RobustCell], device: torch.device) -> list[dict[str, float]]:
+def measure_robust(cells: list[RobustCell], device: torch.device, on_epoch=None) -> list[dict[str, float]]:
     """Train by Algorithm 1, then attack every test image by PGD-100 within the same budget (Figure 4).
 
     ``robust_accuracy`` is that of the network inside the ball; ``robust_accuracy_before`` that before the last projection,
-    which is what the published scripts report.
+    which is what the published scripts report. ``on_epoch`` goes to the training.
     """
     rows = []
     for cell in cells:
@@ -179,6 +180,7 @@ def measure_robust(cells: list[RobustCell], device: torch.device) -> list[dict[s
             initial(cell, how, device), train.X[some].to(device), train.y[some].to(device), cell.eps, cell.C0,
             lr=how.lr, attack_steps=how.attack_steps, max_epochs=EPOCHS, seed=cell.seed, project=how.project,
             stop=how.stop, box=how.box, warm_start=how.warm_start, progress=parent_process() is None,
+            on_epoch=on_epoch,
         )  # fmt: skip
 
         def robust(net, how=how, cell=cell, X=X, y=y) -> float:
