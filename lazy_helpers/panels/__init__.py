@@ -10,7 +10,17 @@ __all__ = [
     "SettingPanel",
     "StepPanel",
     "TheoremPanel",
+    "TrainingPanel",
     "ValuePanel",
     "ball_member",
     "draw",
 ]
+
+
+def __getattr__(name):
+    """``TrainingPanel``, imported with the experiments and matplotlib when it is first asked for."""
+    if name == "TrainingPanel":
+        from .lab import TrainingPanel
+
+        return TrainingPanel
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
