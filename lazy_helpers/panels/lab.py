@@ -14,7 +14,7 @@ from ..cells import EPOCHS, Cell, RobustCell
 from ..checks import check_choice, check_count, check_positive
 from ..experiments import SQUARES
 from ..network import TwoLayerNet
-from .training import State, stored, train
+from .watch import State, stored, train
 
 TRAINING = {"plain": "SGD until the weights leave the ball", "adversarial": "Algorithm 1, attacked with budget R"}
 DATA = {"digits": "the embedded 8 x 8 digits", "mnist": "MNIST 0 and 1"}
@@ -169,20 +169,18 @@ class TrainingPanel(widgets.VBox):
             TrainingPanel._running.stop()
 
     def _verdict(self) -> str:
-        state, done = self._state, len(self._state.rows)
+        state = self._state
         if state.over:
-            return f"Done: {done} of {len(self._asked)} seeds."
+            return f"Done: {len(state.rows)} of {len(self._asked)} seeds."
         if state.error:
             return f"This training did not run: {state.error}"
         if not self._stopped:
             code = self._process.exitcode
             return f"The process ended by itself (exit code {code}), often for want of memory: choose a smaller m or d."
         at = (
-            f" in epoch {state.now[0] + 1:.0f} of seed {max(state.curves)}"
-            if state.curves
-            else " before its first epoch"
+            f"in epoch {state.now[0] + 1:.0f} of seed {max(state.curves)}" if state.curves else "before the first epoch"
         )
-        return f"Stopped{at}: what is shown is kept, and {done} of {len(self._asked)} seeds would be stored."
+        return f"Stopped {at}: what is shown is kept; of a seed that is stopped nothing would be stored."
 
     def _draw(self) -> None:
         state = self._state

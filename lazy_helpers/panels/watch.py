@@ -178,11 +178,11 @@ def stored(cell: Cell, row: dict | None, page: bool = False) -> str:
     digits = 3 if page else 6
     text = {name: f"{value:.{digits}g}" if isinstance(value, float) else f"{value}" for name, value in values.items()}
     pairs = "".join(
-        f'<div style="{PAIR}"><dt>{name}</dt><dd style="margin:0">{html.escape(value)}</dd></div>'
+        f'<div style="{PAIR}"><span>{name}</span><span>{html.escape(value)}</span></div>'
         for name, value in text.items()
     )
     says = "would be stored with these numbers" if row else "would be stored when its training is over"
     return (
         f'<details style="line-height:1.5"{" open" if row or not cell.seed else ""}>'
-        f'<summary><code>{cell.key}</code> {says}</summary><dl style="{LIST}">{pairs}</dl></details>'
+        f'<summary><code>{cell.key}</code> {says}</summary><div style="{LIST}">{pairs}</div></details>'
     )
