@@ -1,16 +1,27 @@
 """Live panels: widgets in JupyterLab, and the same panels without a kernel in the built pages."""
 
-from .weights import ball_member, draw
-from .widgets import DifferencePanel, FlipsPanel, GradientPanel, SettingPanel, StepPanel, TheoremPanel, ValuePanel
+from .weights import ball_member, draw, permutation
+from .widgets import (
+    DifferencePanel,
+    FlipsPanel,
+    GradientPanel,
+    PlaygroundPanel,
+    SettingPanel,
+    StepPanel,
+    TheoremPanel,
+    ValuePanel,
+)
 
 __all__ = [
     "DifferencePanel",
     "FlipsPanel",
     "GradientPanel",
+    "PlaygroundPanel",
     "SettingPanel",
     "StepPanel",
     "TheoremPanel",
     "ValuePanel",
     "ball_member",
     "draw",
+    "permutation",
 ]
