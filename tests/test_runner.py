@@ -23,8 +23,10 @@ from conftest import missing
 from test_runs import start
 
 from lazy_helpers import __main__ as command_line
-from lazy_helpers import experiments, runs
-from lazy_helpers.experiments import FIGURES, cells_of, figure_named, grid, measure_flips
+from lazy_helpers import measurements, runs
+from lazy_helpers.cells import grid
+from lazy_helpers.experiments import FIGURES, cells_of, figure_named
+from lazy_helpers.measurements import measure_flips
 from lazy_helpers.runner import Outcome, groups_of, run
 from lazy_helpers.workers import Workers
 
@@ -148,8 +150,8 @@ def test_cells_that_differ_in_C0_alone_make_a_group():
 
 def test_a_shared_trajectory_gives_what_each_radius_alone_gives(monkeypatch):
     trained = []
-    real = experiments.train_sgd
-    monkeypatch.setattr(experiments, "train_sgd", lambda *args, **more: trained.append(1) or real(*args, **more))
+    real = measurements.train_sgd
+    monkeypatch.setattr(measurements, "train_sgd", lambda *args, **more: trained.append(1) or real(*args, **more))
     for group in groups_of(FIG2, RADII)[:2]:  # both ways to leave
         trained.clear()
         together = measure_flips(group.cells[::-1], torch.device("cpu"))[::-1]
