@@ -8,7 +8,14 @@ from collections.abc import Callable
 import torch
 
 from .cells import TRAININGS, VARIANTS, Cell, RobustCell, Setup, Training, grid
-from .measurements import measure_certified, measure_flips, measure_minimal, measure_robust, measure_trials
+from .measurements import (
+    measure_certified,
+    measure_flips,
+    measure_histograms,
+    measure_minimal,
+    measure_robust,
+    measure_trials,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -123,6 +130,18 @@ FIGURES = {
             },
             measure_flips,
             CORE,
+        ),
+        Figure(
+            "fig7",
+            "Figure 7: how ||delta||, ||grad f|| and eta spread over the test points",
+            {
+                "quick": grid(("published", "theory"), (784,), {1_000: 1}),
+                "paper": grid(("published", "theory"), (784,), {1_000: 3, 10_000: 3}),
+                "digits": grid(("published", "theory"), (64,), {200: 1}, "digits"),
+            },
+            measure_histograms,
+            CORE,
+            shared=(),
         ),
         Figure(
             "fig4_left",

@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 from multiprocessing import parent_process
 
+import numpy as np
 import torch
+from scipy import stats
 
 from .adversarial import train_adversarial
 from .attack import pgd, smallest_flip
@@ -34,6 +36,7 @@ from .trials import challenge
 
 DRAWN = 2_000_003  # offset of the seeds that draw images
 EXAMINED = 200  # test images whose smallest perturbations are searched
+BINS = 40  # of a histogram, from 4 standard deviations below the mean to 4 above; what lies beyond is in the outer ones
 LEVELS = (0.25, 0.5, 1.0, 2.0, 4.0)  # budgets in units of 1 / sqrt(d)
 
 
@@ -161,6 +164,43 @@ def measure_trials(cells: list[Cell], device: torch.device) -> list[dict[str, fl
         )
         x = torch.nn.functional.normalize(unit_sphere(1, cell.d, seed=cell.seed).to(net.W), dim=-1)[0]
         rows.append(challenge(net, x, cell.C0, 250 if wide else 1_100, cell.seed))
+    return rows
+
+
+def measure_histograms(cells: list[Cell], device: torch.device) -> list[dict[str, float]]:
+    r"""Train as in Figure 2, flip every test point, and describe how ||delta||, ||grad f|| and eta spread over points (Figure 7).
+
+    The points are those of Figure 2's means: answered rightly, and flipped by one step. For each quantity: moments, the
+    p-value of D'Agostino and Pearson's test for a Gaussian as its decimal logarithm, the largest distance between the empirical
+    and the fitted Gaussian's distribution functions, and counts in ``BINS`` bins.
+    """
+    rows = []
+    for cell in cells:
+        setup, side = VARIANTS[cell.variant], math.isqrt(cell.d)
+        train, test = (
+            load_binary(cell.data, side, setup.normalize, setup.antialias, split) for split in ("train", "test")
+        )
+        exit = train_sgd(
+            initial(cell, setup, device), train.X.to(device), train.y.to(device), cell.C0, lr=LR, batch_size=BATCH,
+            max_epochs=EPOCHS, seed=cell.seed, exit=setup.exit, progress=parent_process() is None,
+        )[cell.C0]  # fmt: skip
+        flip = smallest_flip(exit.net, test.X.to(device))
+        used = (flip.value * test.y.to(device) > 0) & flip.found
+        row = {"points": int(used.sum()), "epochs": float(exit.epochs), "left": bool(exit.left)}
+        for name, values in (("norm", flip.norm), ("grad_norm", flip.grad_norm), ("eta", flip.eta)):
+            values = values[used].double().cpu().numpy()
+            mean, sd = values.mean(), values.std(ddof=1)
+            edges = np.linspace(-4, 4, BINS + 1)
+            counts, _ = np.histogram(np.clip((values - mean) / sd, -4, 4), edges)
+            row |= {
+                f"{name}_mean": float(mean),
+                f"{name}_sd": float(sd),
+                f"{name}_skewness": float(stats.skew(values)),
+                f"{name}_kurtosis": float(stats.kurtosis(values)),  # 0 for a Gaussian
+                f"{name}_log10_p": float(np.log10(max(stats.normaltest(values).pvalue, 1e-300))),
+                f"{name}_distance": float(stats.kstest(values, "norm", args=(mean, sd)).statistic),
+            } | {f"{name}_bin{k:02d}": int(count) for k, count in enumerate(counts)}
+        rows.append(row)
     return rows
 
 

@@ -78,6 +78,36 @@ def offline_page(browser):
     context.close()
 
 
+@pytest.fixture
+def panel_maths(offline_page, tmp_path):
+    """`panel_maths("{ f, g }")` is a function that evaluates JavaScript in which these names of the panels are `lazy.f`, `lazy.g`."""
+    from lazy_helpers.panels import bundle
+
+    def evaluate_with(exposed):
+        page = tmp_path / "maths.html"
+        page.write_text(f"<script>{bundle.joined()}\nwindow.lazy = {exposed};</script>", encoding="utf-8")
+        offline_page.goto(page.as_uri())
+        return offline_page.evaluate
+
+    return evaluate_with
+
+
+@pytest.fixture
+def opened(offline_page, tmp_path):
+    """`opened(*panels, width=1280)` is a page with these widgets' stored outputs, once each has answered."""
+    from panel_page import page_with, settle
+
+    def open_page(*panels, width=1280):
+        offline_page.set_viewport_size({"width": width, "height": 900})
+        page = tmp_path / "page.html"
+        page.write_text(page_with(*panels), encoding="utf-8")
+        offline_page.goto(page.as_uri())
+        settle(offline_page, len(panels))
+        return offline_page
+
+    return open_page
+
+
 @pytest.fixture(scope="session")
 def mnist():
     """The folder with MNIST's four files. Without them a user's machine skips; under `CI=true` the test fails."""

@@ -1,6 +1,5 @@
 """The panels of Lemmas 4.1, 4.2 and 4.3: their JavaScript against the package, in law and number by number."""
 
-import json
 import math
 
 import numpy as np
@@ -8,11 +7,12 @@ import panel_numbers
 import pytest
 import torch
 import traitlets
+from panel_page import answer_of, headline, least_contrasts, overflowing, settle, shown, widget_page
 from scipy import stats
 
 import lazy_helpers as lh
 from lazy_helpers import extremes, lemmas
-from lazy_helpers.panels import FlipsPanel, GradientPanel, ValuePanel, bundle
+from lazy_helpers.panels import FlipsPanel, GradientPanel, ValuePanel
 
 STATES = {  # each away from where the panels open
     ValuePanel: [
@@ -35,50 +35,12 @@ CASES = [(panel, state) for panel, states in STATES.items() for state in states]
 
 
 @pytest.fixture
-def maths(offline_page, tmp_path):
+def maths(panel_maths):
     """A function that evaluates JavaScript among the panels' own names."""
-    exposed = (
+    return panel_maths(
         "{ value_bound, gradient_bound, gradient_bound_from, sign_change_mean, sign_change_bound, chi, interval, "
         "least_gradient, streamKey, PANELS }"
     )
-    page = tmp_path / "maths.html"
-    page.write_text(f"<script>{bundle.joined()}\nwindow.lazy = {exposed};</script>", encoding="utf-8")
-    offline_page.goto(page.as_uri())
-    return offline_page.evaluate
-
-
-@pytest.fixture
-def opened(offline_page, tmp_path):
-    """A function that opens a page with these widgets' stored outputs, and waits for their answers."""
-
-    def open_page(*panels, width=1280):
-        offline_page.set_viewport_size({"width": width, "height": 900})
-        markers = "\n".join(panel._repr_mimebundle_()[0]["text/html"] for panel in panels)
-        page = tmp_path / "page.html"
-        page.write_text(
-            f'<!doctype html><meta charset="utf-8"><style>{bundle.style()}</style>{markers}'
-            f'<script type="module">{bundle.page_script()}</script>',
-            encoding="utf-8",
-        )
-        offline_page.goto(page.as_uri())
-        settle(offline_page, len(panels))
-        return offline_page
-
-    return open_page
-
-
-def settle(page, panels=1):
-    answered = "document.querySelectorAll('.lazy-panel[aria-busy=false] .lp-number[data-value]').length"
-    page.wait_for_function(f"{answered} === {8 * panels}")
-
-
-def shown(page, name):
-    script = "(all) => Object.fromEntries(all.map((el) => [el.dataset.key, JSON.parse(el.dataset.value)]))"
-    return page.locator(f"[data-panel={name}] .lp-number").evaluate_all(script)
-
-
-def headline(page, name):
-    return page.locator(f"[data-panel={name}] .lp-headline").text_content()
 
 
 # ----------------------------------------------------------------------------------------------------------- the bounds
@@ -248,42 +210,16 @@ def test_where_a_bound_is_vacuous_the_panel_says_so(opened):
 @pytest.mark.browser
 @pytest.mark.parametrize("width", [340, 700, 1280])
 def test_no_state_overflows_at_any_width(opened, width):
-    outside = """() => [...document.querySelectorAll(".lazy-panel")].flatMap((panel) => {
-        const { left, right } = panel.getBoundingClientRect();
-        const out = (box) => box.width && (box.right > right || box.left < left);
-        return [...panel.querySelectorAll("*")].filter((el) => out(el.getBoundingClientRect())).map((el) => el.outerHTML);
-    })"""
     for states in zip(*STATES.values(), strict=True):
         page = opened(*(panel(**state) for panel, state in zip(STATES, states, strict=True)), width=width)
-        assert page.evaluate(outside) == []
+        assert overflowing(page) == []
 
 
 @pytest.mark.browser
 def test_both_themes_keep_text_readable(opened):
     """Every text, axes too, has a contrast of at least 4.5 with the panel's ground, and with the grey of what says nothing."""
     page = opened(ValuePanel(), FlipsPanel(m=1000, C0=40), GradientPanel())
-    script = """() => {
-        const channels = (colour) => colour.match(/[\\d.]+/g).map(Number);
-        const over = (top, below, alpha) => below.map((c, k) => alpha * top[k] + (1 - alpha) * c);
-        const luminance = (colour) => {
-            const linear = (c) => ((c /= 255) <= 0.03928 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4);
-            const [r, g, b] = colour.map(linear);
-            return 0.2126 * r + 0.7152 * g + 0.0722 * b;
-        };
-        const ratio = (a, b) => (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
-        return [...document.querySelectorAll(".lazy-panel")].flatMap((panel) => {
-            const ground = channels(getComputedStyle(panel).backgroundColor).slice(0, 3);
-            const grey = panel.querySelector(".lp-figure > svg .void");
-            const fill = grey && getComputedStyle(grey);
-            const grounds = [ground, ...(grey ? [over(channels(fill.fill), ground, Number(fill.fillOpacity))] : [])];
-            const inks = [...panel.querySelectorAll("span, label, div")].map((el) => getComputedStyle(el).color)
-                .concat([...panel.querySelectorAll("svg text")].map((el) => getComputedStyle(el).fill));
-            return grounds.flatMap((below) => inks.map((ink) => ratio(luminance(channels(ink).slice(0, 3)), luminance(below))));
-        });
-    }"""
-    for theme in ("light", "dark"):
-        page.evaluate("(theme) => (document.documentElement.dataset.theme = theme)", theme)
-        assert min(page.evaluate(script)) >= 4.5, theme
+    assert min(least_contrasts(page).values()) >= 4.5
 
 
 @pytest.mark.browser
@@ -339,18 +275,8 @@ def test_where_d_plays_no_part_there_is_none(panel):
 def test_results_reach_the_widget(panel, offline_page, tmp_path):
     """What the panel's JavaScript reports, taken by the Python class: every result has its trait and its kind."""
     live = panel(**STATES[panel][1])
-    model = """
-        const traits = TRAITS;
-        window.model = { get: (key) => traits[key], set: (key, value) => (traits[key] = value), on() {}, off() {}, save_changes() {}, traits };
-        panel.render({ model, el: document.body });
-    """.replace("TRAITS", json.dumps({"panel": live.panel, **live.state}))
-    script = bundle.widget_module().replace("export default", "const panel =") + model
     page = tmp_path / "widget.html"
-    page.write_text(f'<meta charset="utf-8"><body><script type="module">{script}</script>', encoding="utf-8")
-    offline_page.goto(page.as_uri())
-    offline_page.wait_for_function("window.model?.traits._answer !== undefined")
-    answer = offline_page.evaluate("model.traits._answer")
-    assert sorted(answer["results"]) == sorted(panel.RESULTS)
-    live.set_state({"_answer": answer})
-    assert all(getattr(live, key) == pytest.approx(value) for key, value in answer["results"].items())
+    page.write_text(widget_page(live), encoding="utf-8")
+    results = answer_of(offline_page, live, page.as_uri())
+    assert all(getattr(live, key) == pytest.approx(value) for key, value in results.items())
     assert live.draws == panel_numbers.NEURONS // live.m

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 import traitlets
+from panel_page import least_contrasts, overflowing
 from scipy import stats
 
 import lazy_helpers as lh
@@ -121,13 +122,11 @@ def test_unknown_member_is_refused():
 
 
 @pytest.fixture
-def maths(offline_page, tmp_path):
+def maths(panel_maths):
     """A function that evaluates JavaScript among the panels' own names."""
-    exposed = "{ draw, TwoLayerNet, ray, smallest_flip, value_range, sign_changes, erf, ballMember, PANELS, D, M, C0 }"
-    page = tmp_path / "maths.html"
-    page.write_text(f"<script>{bundle.joined()}\nwindow.lazy = {exposed};</script>", encoding="utf-8")
-    offline_page.goto(page.as_uri())
-    return offline_page.evaluate
+    return panel_maths(
+        "{ draw, TwoLayerNet, ray, smallest_flip, value_range, sign_changes, erf, ballMember, PANELS, D, M, C0 }"
+    )
 
 
 @pytest.mark.browser
@@ -331,23 +330,7 @@ def test_page_is_live_and_equals_the_package(offline_page, built, theme):
 def test_both_themes_keep_text_readable(offline_page, built):
     """Every text of a panel, axes too, has a contrast of at least 4.5 with the panel's ground (WCAG 2, level AA)."""
     open_panels(offline_page, built)
-    script = """() => {
-        const luminance = (colour) => {
-            const linear = (c) => ((c /= 255) <= 0.03928 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4);
-            const [r, g, b] = colour.match(/[\\d.]+/g).slice(0, 3).map(linear);
-            return 0.2126 * r + 0.7152 * g + 0.0722 * b;
-        };
-        return [...document.querySelectorAll(".lazy-panel")].flatMap((panel) => {
-            const ground = luminance(getComputedStyle(panel).backgroundColor);
-            const words = [...panel.querySelectorAll("span, label, div")];
-            return words.map((el) => luminance(getComputedStyle(el).color))
-                .concat([...panel.querySelectorAll("svg text")].map((el) => luminance(getComputedStyle(el).fill)))
-                .map((ink) => (Math.max(ink, ground) + 0.05) / (Math.min(ink, ground) + 0.05));
-        });
-    }"""
-    for theme in ("light", "dark"):
-        offline_page.evaluate("(theme) => (document.documentElement.dataset.theme = theme)", theme)
-        assert min(offline_page.evaluate(script)) >= 4.5, theme
+    assert min(least_contrasts(offline_page).values()) >= 4.5
 
 
 @pytest.mark.browser
@@ -416,11 +399,7 @@ def test_a_browser_without_workers_still_answers(offline_page, built, hindrance)
 def test_a_narrow_page_does_not_overflow(offline_page, built):
     offline_page.set_viewport_size({"width": 340, "height": 800})
     open_panels(offline_page, built, "?step.d=784&step.m=10000&setting.m=10000&setting.d=784")
-    outside = """() => [...document.querySelectorAll(".lazy-panel")].flatMap((panel) => {
-        const right = (el) => el.getBoundingClientRect().right;
-        return [...panel.querySelectorAll("*")].filter((el) => right(el) > right(panel)).map((el) => el.outerHTML);
-    })"""
-    assert offline_page.evaluate(outside) == []
+    assert overflowing(offline_page) == []
 
 
 # --------------------------------------------------------------------------------------------------- the Jupyter widget

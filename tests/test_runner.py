@@ -7,10 +7,14 @@ the folder that ``RUNNER_TEST`` names, as they run in other processes.
 import contextlib
 import dataclasses
 import errno
+import functools
 import json
 import os
+import re
 import signal
+import sys
 import time
+import types
 from concurrent.futures import CancelledError, Executor, Future
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
@@ -23,8 +27,10 @@ from conftest import missing
 from test_runs import start
 
 from lazy_helpers import __main__ as command_line
-from lazy_helpers import experiments, runs
-from lazy_helpers.experiments import FIGURES, cells_of, figure_named, grid, measure_flips
+from lazy_helpers import measurements, runs
+from lazy_helpers.cells import grid
+from lazy_helpers.experiments import FIGURES, cells_of, figure_named
+from lazy_helpers.measurements import measure_flips
 from lazy_helpers.runner import Outcome, groups_of, run
 from lazy_helpers.workers import Workers
 
@@ -148,8 +154,8 @@ def test_cells_that_differ_in_C0_alone_make_a_group():
 
 def test_a_shared_trajectory_gives_what_each_radius_alone_gives(monkeypatch):
     trained = []
-    real = experiments.train_sgd
-    monkeypatch.setattr(experiments, "train_sgd", lambda *args, **more: trained.append(1) or real(*args, **more))
+    real = measurements.train_sgd
+    monkeypatch.setattr(measurements, "train_sgd", lambda *args, **more: trained.append(1) or real(*args, **more))
     for group in groups_of(FIG2, RADII)[:2]:  # both ways to leave
         trained.clear()
         together = measure_flips(group.cells[::-1], torch.device("cpu"))[::-1]
@@ -255,6 +261,29 @@ def test_dask_gives_the_same_and_loses_only_what_a_killed_worker_held(folder):
     asked = [keys for _, keys in noted(folder)]
     assert tuple(cell.key for cell in RADII[3:6]) in asked and len(asked) <= 8 + 3  # what had been sent to it
     assert len({pid for pid, _ in noted(folder)}) >= 2 and not failures(folder)
+
+
+def test_the_lines_for_slurm_that_the_book_shows_run(folder, monkeypatch):
+    """On a local cluster in the place of the SLURM one, with the digits in the place of MNIST."""
+    book = json.loads((runs.ROOT / "book" / "scale.ipynb").read_text())
+    text = "".join(line for cell in book["cells"] for line in cell["source"])
+    (lines,) = re.findall(r"```python\n(.*?SLURMCluster.*?)```", text, re.DOTALL)
+    asked = {}
+    with dask_cluster() as executor:
+        client = executor.__self__
+
+        def cluster(**settings):
+            asked.update(settings)
+            return types.SimpleNamespace(scale=lambda jobs: asked.update(jobs=jobs))
+
+        monkeypatch.setitem(sys.modules, "dask_jobqueue", types.SimpleNamespace(SLURMCluster=cluster))
+        monkeypatch.setattr("dask.distributed.Client", lambda cluster: client)
+        monkeypatch.setattr("lazy_helpers.experiments.cells_of", lambda figure: cells_of(figure, "digits"))
+        here = functools.partial(run, runs=folder / "runs", results=folder / "results")
+        monkeypatch.setattr("lazy_helpers.runner.run", here)
+        exec(compile(lines, "scale.ipynb", "exec"), {})
+    assert asked["cores"] * asked["jobs"] == 80
+    assert len(list((folder / "runs" / "fig3").glob("*.json"))) == len(cells_of(FIGURES["fig3"], "digits"))
 
 
 def test_a_cell_that_kills_dasks_workers_fails_and_is_tried_again(folder):

@@ -1,6 +1,5 @@
 """The panels of Lemma 4.4 and Theorem 3.1: their JavaScript against the package, number by number, and in law."""
 
-import json
 import math
 
 import numpy as np
@@ -8,11 +7,12 @@ import pytest
 import theorem_numbers
 import torch
 import traitlets
+from panel_page import answer_of, headline, least_contrasts, overflowing, settle, shown, widget_page
 from scipy import stats
 
 import lazy_helpers as lh
 from lazy_helpers import lemmas
-from lazy_helpers.panels import DifferencePanel, TheoremPanel, bundle
+from lazy_helpers.panels import DifferencePanel, TheoremPanel
 
 STATES = {  # each away from where the panels open
     DifferencePanel: [
@@ -35,46 +35,11 @@ CASES = [(panel, state) for panel, states in STATES.items() for state in states]
 
 
 @pytest.fixture
-def maths(offline_page, tmp_path):
+def maths(panel_maths):
     """A function that evaluates JavaScript among the panels' own names."""
-    exposed = "{ along, chi, firstFlip, valueAt, valuesTo, turning, singular_bound, streamKey, failing, PANELS }"
-    page = tmp_path / "maths.html"
-    page.write_text(f"<script>{bundle.joined()}\nwindow.lazy = {exposed};</script>", encoding="utf-8")
-    offline_page.goto(page.as_uri())
-    return offline_page.evaluate
-
-
-@pytest.fixture
-def opened(offline_page, tmp_path):
-    """A function that opens a page with these widgets' stored outputs, and waits for their answers."""
-
-    def open_page(*panels, width=1280):
-        offline_page.set_viewport_size({"width": width, "height": 900})
-        markers = "\n".join(panel._repr_mimebundle_()[0]["text/html"] for panel in panels)
-        page = tmp_path / "page.html"
-        page.write_text(
-            f'<!doctype html><meta charset="utf-8"><style>{bundle.style()}</style>{markers}'
-            f'<script type="module">{bundle.page_script()}</script>',
-            encoding="utf-8",
-        )
-        offline_page.goto(page.as_uri())
-        settle(offline_page, len(panels))
-        return offline_page
-
-    return open_page
-
-
-def settle(page, panels):
-    page.wait_for_function(f"document.querySelectorAll('.lazy-panel[aria-busy=false]').length === {panels}")
-
-
-def shown(page, name):
-    script = "(all) => Object.fromEntries(all.map((el) => [el.dataset.key, JSON.parse(el.dataset.value)]))"
-    return page.locator(f"[data-panel={name}] .lp-number").evaluate_all(script)
-
-
-def headline(page, name):
-    return page.locator(f"[data-panel={name}] .lp-headline").text_content()
+    return panel_maths(
+        "{ along, chi, firstFlip, valueAt, valuesTo, turning, singular_bound, streamKey, failing, PANELS }"
+    )
 
 
 # --------------------------------------------------------------------------------------------------------------- the law
@@ -259,13 +224,8 @@ def test_the_headline_names_the_term_that_fails(opened):
 @pytest.mark.browser
 @pytest.mark.parametrize("width", [340, 700, 1280])
 def test_no_state_overflows_at_any_width(opened, width):
-    outside = """() => [...document.querySelectorAll(".lazy-panel")].flatMap((panel) => {
-        const { left, right } = panel.getBoundingClientRect();
-        const out = (box) => box.width && (box.right > right || box.left < left);
-        return [...panel.querySelectorAll("*")].filter((el) => out(el.getBoundingClientRect())).map((el) => el.outerHTML);
-    })"""
     page = opened(*(panel(**state) for panel, state in CASES), width=width)
-    assert page.evaluate(outside) == []
+    assert overflowing(page) == []
 
 
 @pytest.mark.browser
@@ -290,29 +250,7 @@ def test_pictures_speak_to_screen_readers_and_controls_to_the_keyboard(opened):
 def test_both_themes_keep_text_readable(opened):
     """Every text has a contrast of at least 4.5 with the panel's ground, and with the tints that lie under the pictures' text."""
     page = opened(DifferencePanel(), TheoremPanel())
-    script = """() => {
-        const channels = (colour) => colour.match(/[\\d.]+/g).map(Number);
-        const over = (top, below, alpha) => below.map((c, k) => alpha * top[k] + (1 - alpha) * c);
-        const luminance = (colour) => {
-            const linear = (c) => ((c /= 255) <= 0.03928 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4);
-            const [r, g, b] = colour.map(linear);
-            return 0.2126 * r + 0.7152 * g + 0.0722 * b;
-        };
-        const ratio = (a, b) => (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
-        return [...document.querySelectorAll(".lazy-panel")].flatMap((panel) => {
-            const ground = channels(getComputedStyle(panel).backgroundColor).slice(0, 3);
-            const tints = [...panel.querySelectorAll(".lp-figure > svg :is(.void, .within)")].map((el) => {
-                const { fill, fillOpacity } = getComputedStyle(el), colour = channels(fill);
-                return over(colour, ground, Number(fillOpacity) * (colour[3] ?? 1));
-            });
-            const inks = [...panel.querySelectorAll("span, label, div")].map((el) => getComputedStyle(el).color)
-                .concat([...panel.querySelectorAll("svg text")].map((el) => getComputedStyle(el).fill));
-            return [ground, ...tints].flatMap((below) => inks.map((ink) => ratio(luminance(channels(ink).slice(0, 3)), luminance(below))));
-        });
-    }"""
-    for theme in ("light", "dark"):
-        page.evaluate("(theme) => (document.documentElement.dataset.theme = theme)", theme)
-        assert min(page.evaluate(script)) >= 4.5, theme
+    assert min(least_contrasts(page).values()) >= 4.5
 
 
 # ------------------------------------------------------------------------------------------------------------ the widgets
@@ -340,20 +278,10 @@ def test_widgets_refuse_wrong_values_in_one_sentence(panel, wrong, message):
 def test_results_reach_the_widget(panel, state, offline_page, tmp_path):
     """What the panel's JavaScript reports, taken by the Python class: every result has its trait and its kind."""
     live = panel(**state)
-    model = """
-        const traits = TRAITS;
-        window.model = { get: (key) => traits[key], set: (key, value) => (traits[key] = value), on() {}, off() {}, save_changes() {}, traits };
-        panel.render({ model, el: document.body });
-    """.replace("TRAITS", json.dumps({"panel": live.panel, **live.state}))
-    script = bundle.widget_module().replace("export default", "const panel =") + model
     page = tmp_path / "widget.html"
-    page.write_text(f'<meta charset="utf-8"><body><script type="module">{script}</script>', encoding="utf-8")
-    offline_page.goto(page.as_uri())
-    offline_page.wait_for_function("window.model?.traits._answer !== undefined")
-    answer = offline_page.evaluate("model.traits._answer")
-    assert sorted(answer["results"]) == sorted(panel.RESULTS)
-    live.set_state({"_answer": answer})
-    for key, value in answer["results"].items():
+    page.write_text(widget_page(live), encoding="utf-8")
+    results = answer_of(offline_page, live, page.as_uri())
+    for key, value in results.items():
         assert getattr(live, key) == (value if isinstance(value, str | bool | None) else pytest.approx(value))
     if panel is TheoremPanel:
         assert live.flips == (live.fails is None) == (live.bound < 0)

@@ -1,12 +1,22 @@
 """Live panels: widgets in JupyterLab, and the same panels without a kernel in the built pages."""
 
-from .weights import ball_member, draw
-from .widgets import DifferencePanel, FlipsPanel, GradientPanel, SettingPanel, StepPanel, TheoremPanel, ValuePanel
+from .weights import ball_member, draw, permutation
+from .widgets import (
+    DifferencePanel,
+    FlipsPanel,
+    GradientPanel,
+    PlaygroundPanel,
+    SettingPanel,
+    StepPanel,
+    TheoremPanel,
+    ValuePanel,
+)
 
 __all__ = [
     "DifferencePanel",
     "FlipsPanel",
     "GradientPanel",
+    "PlaygroundPanel",
     "SettingPanel",
     "StepPanel",
     "TheoremPanel",
@@ -14,6 +24,7 @@ __all__ = [
     "ValuePanel",
     "ball_member",
     "draw",
+    "permutation",
 ]
 
 

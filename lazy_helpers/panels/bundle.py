@@ -14,6 +14,7 @@ MODULES = (
     "weights",
     "lazy",
     "view",
+    "worker",
     "panel",
     "setting",
     "step",
@@ -25,6 +26,8 @@ MODULES = (
     "projections",
     "difference",
     "theorem",
+    "training",
+    "playground",
 )  # each after those it imports
 
 IMPORT = re.compile(r'^import \{[^}]*\} from "\./\w+\.mjs";\n', re.MULTILINE)

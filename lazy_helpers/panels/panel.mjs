@@ -1,67 +1,40 @@
 // The shell of every panel: its state, its controls, its place in the page's address, and the Worker that computes.
 //
-// A panel is an object { title, controls, notes, needs, measure, build }, in PANELS under its name:
+// A panel is an object { title, controls, notes, needs, measure or run, build }, in PANELS under its name:
 //   controls   { key: a slider or a choice }, the state's keys in their order on the page; `seed` is every panel's
 //   notes      state -> { key: what stands below that control }
 //   needs      the keys of the state, besides the seed, on which `measure` depends
 //   measure    (state, cache) -> numbers and arrays; pure but for the draws kept in `cache`; runs in the Worker
+//   run        instead, for what goes on until it is stopped: (state, input) -> an iterator whose pieces, some ms of work each,
+//              are null or such data, with `over` where it ends; `input` is what the panel's marker carries
 //   build      () -> { nodes, show, close } in the page; show(state, data) -> { headline, results }
 
 import { button, choice, html, slider, uniqueId } from "./view.mjs";
+import { calculator, course, desk } from "./worker.mjs";
 
 export const PANELS = {};
 
 const MAX_SEED = 2 ** 31 - 1;
 
-/** The Worker's side: answers each state with what the panel's `measure` finds. */
+/** The Worker's side: it serves one panel. */
 export function serve(scope) {
-  const cache = {};
-  scope.onmessage = ({ data: { name, state } }) => scope.postMessage({ state, data: PANELS[name].measure(state, cache) });
-}
-
-/** Sends states to a Worker one at a time; of those that arrive while it is busy only the latest is kept. */
-function calculator(name, source, answer) {
-  let busy = false, next = null;
-  const cache = {};
-  const done = (result) => {
-    busy = false;
-    answer(result);
-    if (next) ask(next);
+  let answer = null;
+  scope.onmessage = ({ data: { name, ...message } }) => {
+    answer ??= desk(PANELS[name], (found) => scope.postMessage(found));
+    answer(message);
   };
-  const here = (state) => setTimeout(() => done({ state, data: PANELS[name].measure(state, cache) }));
-  let send = here; // where Workers are forbidden, the page itself computes
-  let close = () => {};
-  if (globalThis.Worker) {
-    const url = URL.createObjectURL(new Blob([source], { type: "text/javascript" }));
-    const worker = new Worker(url);
-    let pending = null;
-    worker.onmessage = ({ data }) => done(data);
-    worker.onerror = (event) => {
-      event.preventDefault();
-      send = here;
-      if (busy) here(pending);
-    };
-    send = (state) => worker.postMessage({ name, state: (pending = state) });
-    close = () => (worker.terminate(), URL.revokeObjectURL(url));
-  }
-  const ask = (state) => {
-    if (busy) return void (next = state);
-    busy = true;
-    next = null;
-    send(state);
-  };
-  return { ask, close };
 }
 
 /** The part of `given` that the panel understands: known keys, values within the controls' ranges. */
 function understood(panel, given) {
   const state = {};
-  const take = (key, low, high, whole) => {
+  const take = (key, low, high, whole, only) => {
     const number = Number(given[key] ?? NaN);
-    if (number >= low && number <= high && (!whole || Number.isInteger(number))) state[key] = number;
+    const fits = only ? only.includes(number) : !whole || Number.isInteger(number);
+    if (number >= low && number <= high && fits) state[key] = number;
   };
-  for (const [key, { values, options, whole }] of Object.entries(panel.controls)) {
-    if (values) take(key, values[0], values.at(-1), whole);
+  for (const [key, { values, options, whole, only }] of Object.entries(panel.controls)) {
+    if (values) take(key, values[0], values.at(-1), whole, only && values);
     else if (Object.hasOwn(options, given[key])) state[key] = given[key];
   }
   take("seed", 0, MAX_SEED, true);
@@ -91,11 +64,11 @@ function address(prefix) {
 }
 
 /**
- * Brings the panel `name` to life inside `root`. `initial` is where "Reset" returns to, `start` where it begins.
+ * Brings the panel `name` to life inside `root`. `initial` is where "Reset" returns to, `start` where it begins; `input` is for `run`.
  * `moved(state)` is told of every change by the reader, `answered({ state, results })` of every answer.
  * Returns { set(state), close() }.
  */
-export function create(root, name, source, { initial, start = {}, moved = () => {}, answered = () => {} }) {
+export function create(root, name, source, { initial, start = {}, input = null, moved = () => {}, answered = () => {} }) {
   const panel = PANELS[name];
   let state = { ...initial, ...understood(panel, start) };
   let shown = null; // the latest answer: { state, data }
@@ -113,6 +86,10 @@ export function create(root, name, source, { initial, start = {}, moved = () => 
   const headline = html("div", { class: "lp-headline" });
   const spoken = html("div", { class: "lp-spoken", "aria-live": "polite" }); // the headline, once a drag has ended
   const body = panel.build();
+  const calculation = (panel.run ? course : calculator)(panel, name, source, (answer) => {
+    shown = answer;
+    show();
+  }, input);
   const titleId = uniqueId();
   root.replaceChildren(
     html("div", { class: "lp-bar" },
@@ -121,6 +98,7 @@ export function create(root, name, source, { initial, start = {}, moved = () => 
         button("New draw", () => change({ seed: (state.seed + 1) % (MAX_SEED + 1) })),
         button("Reset", () => (change(initial), moved(null))))),
     html("div", { class: "lp-controls" }, ...controls.map(([, control]) => control.el)),
+    ...calculation.nodes,
     headline,
     spoken,
     ...body.nodes,
@@ -144,10 +122,6 @@ export function create(root, name, source, { initial, start = {}, moved = () => 
       answered({ state: about, results });
     }
   };
-  const calculation = calculator(name, source, (answer) => {
-    shown = answer;
-    show();
-  });
   const set = (part) => {
     state = { ...state, ...part };
     const notes = panel.notes(state);
@@ -169,7 +143,8 @@ export function mount(source) {
     seen[name] = (seen[name] ?? 0) + 1;
     const place = address(seen[name] > 1 ? `${name}-${seen[name]}` : name);
     const initial = JSON.parse(root.dataset.state);
-    create(root, name, source, { initial, start: place.read(), moved: place.write });
+    const input = JSON.parse(root.dataset.input ?? "null");
+    create(root, name, source, { initial, input, start: place.read(), moved: place.write });
   }
 }
 
@@ -188,6 +163,7 @@ export function render(source, { model, el }) {
   };
   const live = create(root, name, source, {
     initial: read(),
+    input: model.get("input"),
     moved: (state) => state && save(state),
     answered: (answer) => save({ _answer: answer }),
   });

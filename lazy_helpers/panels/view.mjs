@@ -59,13 +59,13 @@ export function slider({ symbol, name, values }, changed) {
   return { el, show };
 }
 
-/** Native radio buttons, side by side. `options` maps a value to its label. */
-export function choice({ name, options }, changed) {
+/** Native radio buttons, side by side, or with `narrow` where one slider would stand. `options` maps a value to its label. */
+export function choice({ name, options, narrow = false }, changed) {
   const group = uniqueId();
   const inputs = Object.keys(options).map((value) => html("input", { type: "radio", name: group, value, id: `${group}-${value}` }));
   const rows = inputs.map((input) => html("span", {}, input, html("label", { for: input.id }, options[input.value])));
   const title = html("div", { id: group }, name);
-  const el = html("div", { class: "lp-choice", role: "radiogroup", "aria-labelledby": group }, title, html("div", { class: "lp-options" }, ...rows));
+  const el = html("div", { class: narrow ? "lp-choice lp-narrow" : "lp-choice", role: "radiogroup", "aria-labelledby": group }, title, html("div", { class: "lp-options" }, ...rows));
   for (const input of inputs) input.addEventListener("change", () => changed(input.value));
   const show = (current) => inputs.forEach((input) => (input.checked = input.value === current));
   return { el, show };

@@ -1,7 +1,7 @@
 // The panels' random numbers, bit for bit those of weights.py, which says why they are made this way: a hash of
 // (seed, stream, counter), and Box-Muller on the operations that IEEE 754 fixes.
 
-export const STREAM = { W0: 1, a: 2, boundary: 3, chi: 4 };
+export const STREAM = { W0: 1, a: 2, boundary: 3, chi: 4, order: 5 };
 export const ROW = 1024; // counters set aside for each neuron
 
 function mix(h) {
@@ -68,6 +68,13 @@ export function signs(m, seed, first = 0) {
   const a = new Float32Array(m);
   for (let s = 0; s < m; s++) a[s] = 1 - 2 * (mix(mix(first + s) ^ key) >>> 31);
   return a;
+}
+
+/** The order in which an epoch of training takes its n points, a fresh one for every epoch 0, 1, ... */
+export function permutation(n, seed, epoch) {
+  const key = streamKey(seed, "order");
+  const words = Uint32Array.from({ length: n }, (_, i) => mix(mix(epoch * ROW + i) ^ key));
+  return Uint32Array.from(words.keys()).sort((i, j) => words[i] - words[j] || i - j);
 }
 
 /** A panel's network and point, as weights.py's: W0 (m, d), a (m,), and x, the first unit vector. */

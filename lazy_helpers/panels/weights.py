@@ -9,7 +9,7 @@ import math
 
 import numpy as np
 
-STREAM = {"W0": 1, "a": 2, "boundary": 3, "chi": 4}
+STREAM = {"W0": 1, "a": 2, "boundary": 3, "chi": 4, "order": 5}
 ROW = 1024  # counters set aside for each neuron; the largest d
 BLOCK = 1 << 15  # pairs drawn at a time, so that the work arrays stay in the cache
 
@@ -70,6 +70,12 @@ def signs(m, seed):
     """The output weights a (m,) in {-1, +1}, float32."""
     words = _word(_key(seed, "a"), np.arange(m, dtype=np.uint32))
     return np.where(words >> 31, -1, 1).astype(np.float32)
+
+
+def permutation(n, seed, epoch):
+    """The order (n,) in which an epoch of training takes its n <= 1024 points, a fresh one for every epoch 0, 1, ..."""
+    words = _word(_key(seed, "order"), np.uint32(epoch * ROW) + np.arange(n, dtype=np.uint32))
+    return np.argsort(words, kind="stable")
 
 
 def _mix(h):

@@ -8,11 +8,12 @@ import numbers
 import anywidget
 import traitlets
 
-from . import bundle
+from . import bundle, digits
 
 WEIGHTS = ("initial", "random", "margin")
 DELTAS = ("gradient", "random")
 LENSES = ("network", "ball", "paper")
+TRAININGS = ("plain", "adversarial")
 
 
 class Within(traitlets.TraitType):
@@ -32,6 +33,22 @@ class Within(traitlets.TraitType):
         raise traitlets.TraitError(
             f"{self.name} must be {wanted} from {self.low} to {self.high}, got {value!r}: "
             f"for example {self.name}={self.default_value}."
+        )
+
+
+class Among(Within):
+    """One of a few whole numbers."""
+
+    def __init__(self, values, default):
+        super().__init__(values[0], values[-1], default)
+        self.values = values
+
+    def validate(self, obj, value):
+        if isinstance(value, numbers.Integral) and not isinstance(value, bool) and value in self.values:
+            return int(value)
+        wanted = ", ".join(map(str, self.values))
+        raise traitlets.TraitError(
+            f"{self.name} must be one of {wanted}, got {value!r}: try {self.name}={self.default_value}."
         )
 
 
@@ -98,9 +115,10 @@ class Panel(anywidget.AnyWidget):
         data, metadata = super()._repr_mimebundle_(**kwargs)
         settings = ", ".join(f"{key} = {value}" for key, value in self.state.items())
         marker = html.escape(json.dumps(self.state))
+        carried = f' data-input="{html.escape(json.dumps(self.input))}"' if self.has_trait("input") else ""
         data["text/plain"] = repr(self)
         data["text/html"] = (
-            f'<div class="lazy-panel" data-panel="{self.panel}" data-state="{marker}">'
+            f'<div class="lazy-panel" data-panel="{self.panel}" data-state="{marker}"{carried}>'
             f"<p><em>A live panel, {self.about} ({settings}): it moves in the built book, "
             "and here once this cell has been run.</em></p></div>"
         )
@@ -292,3 +310,41 @@ class TheoremPanel(Panel):
     fails = result(traitlets.Unicode)
     delta_norm = result(traitlets.Float)
     certified_from = result(traitlets.Float)
+
+
+class PlaygroundPanel(Panel):
+    """A network that trains in the page on the embedded digits of d = 16, 36 or 64 pixels, ||x|| = 1, and is attacked.
+
+    `training` is "plain" (train_sgd with exit="step": it stops where the next step would leave the ball) or "adversarial"
+    (train_adversarial with project="step"): lr=0.2, batch_size=32, at most 200 epochs, attacks of 10 steps with ||delta|| <= `eps`;
+    `image` is the test image that is shown, 1 to 119. The network is that of `draw(d, m, seed)`, epoch t's order
+    `permutation(241, seed, t)`. Results, as the reader's training goes on: `epochs` (in passes over the data) and `steps` taken, the
+    training `loss`, at the attacked images if adversarial; `C0_used`, sqrt(m) times the largest deviation, and `at_edge`, how many
+    neurons are V from where they began; `clean` and `robust` accuracy on the test images; `left`, whether the next step leaves the ball.
+    """
+
+    panel = traitlets.Unicode("playground", read_only=True).tag(sync=True)
+    about = "a small network that trains and is attacked"
+    INPUTS = ("d", "m", "C0", "eps", "image", "training", "seed")
+    RESULTS = ("epochs", "steps", "loss", "C0_used", "at_edge", "clean", "robust", "left")
+
+    input = traitlets.Dict(read_only=True).tag(sync=True)  # the digits
+    d = Among((16, 36, 64), 64).tag(sync=True)
+    m = Within(100, 2000, 1000).tag(sync=True)
+    C0 = Within(1.0, 20.0, 10.0).tag(sync=True)
+    eps = Within(0.01, 0.5, 0.2).tag(sync=True)
+    training = OneOf(TRAININGS).tag(sync=True)
+    image = Within(1, 119, 1).tag(sync=True)
+
+    epochs = result(traitlets.Float)
+    steps = result(traitlets.Int)
+    loss = result(traitlets.Float)
+    C0_used = result(traitlets.Float)
+    at_edge = result(traitlets.Int)
+    clean = result(traitlets.Float)
+    robust = result(traitlets.Float)
+    left = result(traitlets.Bool)
+
+    @traitlets.default("input")
+    def _digits(self):
+        return digits.packed()
