@@ -120,7 +120,7 @@ def test_plain_training_is_the_packages_own(panel):
     assert one.training and one.start_button.disabled and not one.stop_button.disabled and one.choices["d"].disabled
     one.wait()
     assert not one.training and not one.start_button.disabled and one.stop_button.disabled
-    assert "Done: 2 of 2 seeds." in one.status.value and one.progress.value == 1
+    assert "Done: seeds 0 to 1." in one.status.value and one.progress.value == 1
     assert len(pictures) >= 2 and all("<svg" in picture for picture in pictures)
 
     train = lh.load_binary("digits", 4, normalize=True)
@@ -173,7 +173,7 @@ def test_adversarial_training_stops_keeps_what_there_is_and_starts_again(panel):
     one.wait()
     (cell,) = one.cells
     same_row(one.rows[0], cell, measure_robust([cell], CPU)[0])
-    assert one.rows[0]["stopped"] and "Done: 1 of 1 seeds." in one.status.value
+    assert one.rows[0]["stopped"] and "Done: seed 0." in one.status.value
 
 
 @pytest.mark.slow

@@ -25,7 +25,7 @@ SEEDS = 5  # at most: each has a colour
 VARIANT = "theory"
 NOTE = (
     "In JupyterLab this cell is a panel: choose data, d, m, C0, R and seeds, start the training, watch its curves grow "
-    "and stop it. This page has no kernel and shows the panel's last state."
+    "and stop it. Without a kernel it shows its last state."
 )
 
 
@@ -171,7 +171,7 @@ class TrainingPanel(widgets.VBox):
     def _verdict(self) -> str:
         state = self._state
         if state.over:
-            return f"Done: {len(state.rows)} of {len(self._asked)} seeds."
+            return f"Done: {'seed 0' if len(state.rows) == 1 else f'seeds 0 to {max(state.rows)}'}."
         if state.error:
             return f"This training did not run: {state.error}"
         if not self._stopped:
@@ -226,5 +226,5 @@ class TrainingPanel(widgets.VBox):
     def _repr_mimebundle_(self, **kwargs) -> dict:
         """The widget, and for a page without a kernel its last state."""
         table = "".join(stored(cell, row, page=True) for cell, row in self._stored())
-        page = f'<div class="lazy-training"><p><em>{NOTE}</em></p>{self.status.value}{self.figure.value}{table}</div>'
+        page = f'<div class="lazy-training" style="font-size:.9em"><p><em>{NOTE}</em></p>{self.status.value}{self.figure.value}{table}</div>'
         return super()._repr_mimebundle_(**kwargs) | {"text/plain": repr(self), "text/html": page}
