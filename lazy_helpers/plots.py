@@ -158,8 +158,8 @@ BENCHMARKS = {  # the curves drawn in the paper's Figure 2
 
 
 @picture
-def figure2(table, variant: str, published=None):
-    """Figure 2 (or 5): three quantities against d, a curve for each m, mean over seeds in a band of one standard deviation.
+def figure2(table, variant: str, published=None, curves: str = "m"):
+    """Figure 2 or 5: three quantities against d, a curve for each m (``curves="C0"``: Figure 3 or 6), mean over seeds in a band of one standard deviation.
 
     ``table`` is the stored result, ``published`` the points read off the paper's figure, shown hollow where they are given.
     """
@@ -167,10 +167,11 @@ def figure2(table, variant: str, published=None):
     figure, axes = canvas(columns=3, width=7.6, height=3.5)
     for ax, (quantity, (name, benchmark)) in zip(axes, BENCHMARKS.items(), strict=True):
         column = quantity + ("_published" if published is not None and quantity != "grad_norm" else "")
-        for k, (m, of_width) in enumerate(rows.groupby("m")):
-            seeds = of_width.pivot(index="d", columns="seed", values=column)
+        for k, (value, of_curve) in enumerate(rows.groupby(curves)):
+            seeds = of_curve.pivot(index="d", columns="seed", values=column)
             mean, sd = seeds.mean(axis=1), seeds.std(axis=1)
-            ax.plot(seeds.index, mean, "os^"[k] + "-", color=COLOURS[k], label=f"$m = 10^{round(np.log10(m))}$, ours")
+            name = f"$m = 10^{round(np.log10(value))}$, ours" if curves == "m" else f"$C_0 = {value:g}$"
+            ax.plot(seeds.index, mean, "os^D"[k] + "-", color=COLOURS[k], label=name)
             ax.fill_between(seeds.index, mean - sd, mean + sd, color=COLOURS[k], alpha=0.22, linewidth=0)
         if published is not None:
             for curve, colour, marker in (("m=1e3", COLOURS[0], "o"), ("m=1e5", COLOURS[2], "^")):
@@ -190,11 +191,16 @@ def figure2(table, variant: str, published=None):
     handles, labels = axes[0].get_legend_handles_labels()
     labels[-1] = "the paper's benchmark"
     figure.legend(handles, labels, loc="outside lower center", ncols=3)
-    ends = {q: _ends(rows[rows.m == rows.m.min()], q) for q in BENCHMARKS}
+    ends = {q: _ends(rows[rows[curves] == rows[curves].min()], q) for q in BENCHMARKS}
+    which = (
+        "the widths nearly coincide"
+        if curves == "m"
+        else f"a curve for each C0 of {', '.join(f'{c:g}' for c in sorted(set(rows.C0)))}"
+    )
     alt = (
         f"Three log-log plots against d from 25 to 784, {variant} variant. Relative perturbation falls from "
         f"{ends['relative_perturbation']}, gradient norm rises from {ends['grad_norm']}, step size falls from "
-        f"{ends['step_size']} (means over seeds at the smallest width); the widths nearly coincide."
+        f"{ends['step_size']} (means over seeds at the smallest {'width' if curves == 'm' else 'C0'}); {which}."
     )
     return figure, alt
 
@@ -202,6 +208,43 @@ def figure2(table, variant: str, published=None):
 def _ends(rows, column: str) -> str:
     mean = rows.groupby("d")[column].mean()
     return f"{mean.iloc[0]:.2g} to {mean.iloc[-1]:.2g}"
+
+
+@picture
+def histograms(rows):
+    """Figure 7: the three quantities over test points, a row of pictures for each row of ``rows``, with the Gaussian of the same mean and deviation.
+
+    ``rows`` is ``{title: row of the stored result}``.
+    """
+    figure, axes = canvas(3, len(rows), width=9.2, height=2.5 * len(rows), squeeze=False)
+    said = []
+    for line, (title, row) in zip(axes, rows.items(), strict=True):
+        for ax, (name, label) in zip(
+            line, (("norm", r"$\|\delta\|$"), ("grad_norm", r"$\|\nabla f\|$"), ("eta", r"$|\eta|$")), strict=True
+        ):
+            counts = np.array([row[column] for column in row.index if column.startswith(f"{name}_bin")], dtype=float)
+            mean, sd = row[f"{name}_mean"], row[f"{name}_sd"]
+            edges = np.linspace(mean - 4 * sd, mean + 4 * sd, len(counts) + 1)
+            kept = edges[1:] > 0 if edges[0] < 0 else np.full(len(counts), True)  # a norm is positive
+            density = counts / counts.sum() / np.diff(edges)
+            ax.stairs(density, edges, fill=True, color=COLOURS[0], alpha=0.45, label="test points")
+            at = np.linspace(edges[0], edges[-1], 200)
+            ax.plot(
+                at,
+                np.exp(-(((at - mean) / sd) ** 2) / 2) / (sd * np.sqrt(2 * np.pi)),
+                color=COLOURS[1],
+                dashes=(5, 2),
+                label="Gaussian",
+            )
+            ax.set_xlim(edges[:-1][kept].min(), edges[-1])
+            _finish(ax, label, "density", title if ax is line[0] else "", legend=ax is line[0])
+        said.append(
+            f"{title}: "
+            + ", ".join(f"{name} skewness {row[f'{name}_skewness']:.2f}" for name in ("norm", "grad_norm", "eta"))
+        )
+    return figure, "Histograms over test points beside the Gaussian of the same mean and deviation. " + "; ".join(
+        said
+    ) + "."
 
 
 @picture

@@ -31,6 +31,11 @@ def drawn():
     square = np.arange(16.0).reshape(4, 4)
     yield plots.figure2(table, "theory")
     yield plots.figure2(table, "published", load_results("published_fig2"))
+    radii = pd.concat(
+        [table.assign(C0=C0, relative_perturbation=C0 / 10 * table.relative_perturbation) for C0 in (10.0, 20.0)]
+    )
+    yield plots.figure2(radii, "theory", curves="C0")
+    yield plots.histograms({"theory": load_results("fig7").iloc[0], "another": load_results("fig7").iloc[1]})
     yield plots.images([[("a & b", square, 0, 15), ("b", square - 8, -8, 8)]], alt='a "quoted" description of images')
     bench = load_results("bench_cpu")
     yield plots.versus(bench[bench.work.isin(["SGD steps", "PGD"])], "lazy_helpers")
@@ -77,7 +82,7 @@ def test_versus_says_the_stored_ratios(pictures):
     ours = rows[rows.contender == "lazy_helpers"].set_index(["d", "m", "members"]).seconds
     others = rows[rows.contender != "lazy_helpers"].set_index(["d", "m", "members"]).seconds
     ratios = others / ours.reindex(others.index)
-    assert f"SGD steps: from {ratios.min():.2g} to {ratios.max():.2g}" in pictures[3].alt
+    assert f"SGD steps: from {ratios.min():.2g} to {ratios.max():.2g}" in pictures[5].alt
 
 
 def test_the_certificates_picture_says_from_which_d_on(pictures):
