@@ -31,9 +31,8 @@ def drawn():
     square = np.arange(16.0).reshape(4, 4)
     yield plots.figure2(table, "theory")
     yield plots.figure2(table, "published", load_results("published_fig2"))
-    radii = pd.concat(
-        [table.assign(C0=C0, relative_perturbation=C0 / 10 * table.relative_perturbation) for C0 in (10.0, 20.0)]
-    )
+    narrow = table[table.m == 1000]
+    radii = pd.concat([narrow.assign(C0=C0, eta=C0 * narrow.eta) for C0 in (10.0, 20.0)])
     yield plots.figure2(radii, "theory", curves="C0")
     yield plots.histograms({"theory": load_results("fig7").iloc[0], "another": load_results("fig7").iloc[1]})
     yield plots.images([[("a & b", square, 0, 15), ("b", square - 8, -8, 8)]], alt='a "quoted" description of images')
