@@ -98,14 +98,16 @@ def _finish(
 def spread(
     x: Sequence[float], panels: Mapping[str, Mapping[str, Sequence]], xlabel: str, alt: str,
     predicted: Mapping[str, Mapping[str, Sequence[float]]] | None = None, xlog: bool = False, ylog: bool = False,
+    same: bool = False,
 ):  # fmt: skip
     """Measured curves, a panel for each y label: the mean over seeds (axis 0) in a band of one standard deviation.
 
-    ``panels`` is ``{y label: {name: (seeds, x)}}``, ``predicted`` is ``{y label: {name: (x,)}}``, drawn dashed.
+    ``panels`` is ``{y label: {name: (seeds, x)}}``, ``predicted`` is ``{y label: {name: (x,)}}``, drawn dashed. ``same`` panels
+    have the same lines: one range of y, one legend. A mean that lacks a seed (NaN) is not drawn.
     """
-    columns = 2 if len(panels) in (2, 4) else len(panels)
+    columns = {4: 2, 6: 3}.get(len(panels), len(panels))
     rows, width = len(panels) // columns, {1: 5.6, 2: 8.0, 3: 9.6}[columns]
-    figure, axes = canvas(columns, rows, width, height=3.1 * rows, squeeze=False)
+    figure, axes = canvas(columns, rows, width, height=3.1 * rows, squeeze=False, sharey=same)
     for ax, (ylabel, lines) in zip(axes.flat, panels.items(), strict=True):
         for k, (name, values) in enumerate(lines.items()):
             colour, marker, values = COLOURS[k], "os^Dv"[k], np.asarray(values, dtype=float)
@@ -114,7 +116,7 @@ def spread(
             ax.fill_between(x, mean - deviation, mean + deviation, color=colour, alpha=0.22, linewidth=0)
         for k, (name, values) in enumerate((predicted or {}).get(ylabel, {}).items()):
             ax.plot(x, values, color=INK, linewidth=1.2, dashes=((5, 2), (1.5, 1.5), (6, 2, 1, 2))[k], label=name)
-        _finish(ax, xlabel, ylabel, "", xlog, ylog)
+        _finish(ax, xlabel, ylabel, "", xlog, ylog, legend=not same)
         if xlog:
             ax.set_xticks(x, [f"{value:g}" for value in x])
             ax.xaxis.set_minor_locator(ticker.NullLocator())
@@ -122,6 +124,8 @@ def spread(
             ax.yaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
             ax.yaxis.set_major_formatter("{x:g}")
             ax.yaxis.set_minor_locator(ticker.NullLocator())
+    if same:
+        figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
     return figure, alt
 
 

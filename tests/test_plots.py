@@ -39,6 +39,12 @@ def drawn():
     bench = load_results("bench_cpu")
     yield plots.versus(bench[bench.work.isin(["SGD steps", "PGD"])], "lazy_helpers")
     yield plots.growth(bench[bench.work.str.contains(" against ")], ["m", "n"])
+    seeds = np.array([[1.0, 2.0, 4.0], [2.0, 3.0, 5.0]])
+    lines = {"a line": seeds, "not run at 784": np.where(X > 500, np.nan, seeds)}
+    yield plots.spread(
+        X, {f"panel {k}": lines for k in range(6)}, "d", "Six panels with the same two lines and one legend", {},
+        xlog=True, ylog=True, same=True,
+    )  # fmt: skip
     yield plots.certified(certificates())
 
 
@@ -87,3 +93,20 @@ def test_versus_says_the_stored_ratios(pictures):
 def test_the_certificates_picture_says_from_which_d_on(pictures):
     alt = pictures[-1].alt
     assert "C0 = 1, m = 4000: from d = 1000 on" in alt and "C0 = 10, m = 1000: at no d" in alt
+
+
+def test_panels_with_the_same_lines_share_a_range_and_a_legend_and_draw_no_mean_that_lacks_a_seed():
+    seeds = np.array([[1.0, 2.0, 4.0], [3.0, 4.0, 6.0]])
+    lacking = np.array([[10.0, 20.0, 40.0], [30.0, 40.0, np.nan]])
+    panels = {f"panel {k}": {"whole": (k + 1) * seeds, "lacking": lacking} for k in range(6)}
+    figure, _ = plots.spread.__wrapped__(X, panels, "d", "six", ylog=True, same=True)
+    assert len({ax.get_ylim() for ax in figure.axes}) == 1 and len(figure.legends) == 1
+    assert [ax.get_legend() for ax in figure.axes] == [None] * 6
+    assert [ax.get_ylabel() for ax in figure.axes] == list(panels)
+    for k, ax in enumerate(figure.axes):
+        whole, lacks = (line.get_ydata() for line in ax.lines)
+        np.testing.assert_allclose(whole, (k + 1) * np.array([2.0, 3.0, 5.0]))
+        np.testing.assert_array_equal(lacks, [20.0, 30.0, np.nan])
+    alone, _ = plots.spread.__wrapped__(X, panels, "d", "six")
+    assert len({ax.get_ylim() for ax in alone.axes}) > 1 and not alone.legends
+    assert all(ax.get_legend() for ax in alone.axes)
