@@ -28,6 +28,7 @@ MODULES = (
     "theorem",
     "training",
     "playground",
+    "reader",
 )  # each after those it imports
 
 IMPORT = re.compile(r'^import \{[^}]*\} from "\./\w+\.mjs";\n', re.MULTILINE)

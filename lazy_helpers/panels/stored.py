@@ -77,7 +77,7 @@ def pack(name: str, results=RESULTS) -> dict:
     reading = reading_of(name)
     table, manifest = load_results(name, results), load_manifest(name, results)
     axes = [axis for axis in AXES if axis in table]
-    done = table.to_dict("records")
+    done = [row | {"C0": _short(row["C0"])} for row in table.to_dict("records")]
     missing = [_parsed(key) for key in manifest["missing"]]
     values = {axis: sorted({row[axis] for row in missing + done}) for axis in axes}
 
@@ -192,7 +192,7 @@ def settled(packed: dict, state: dict) -> dict:
 def _parsed(key: str) -> dict:
     """A cell's axes and seed from its key."""
     found = {name: value for name, value in KEY.fullmatch(key).groupdict().items() if value is not None}
-    kinds = {"variant": lambda name: name.replace("-", " "), "C0": float, "eps": float}
+    kinds = {"variant": lambda name: name.replace("-", " "), "C0": lambda C0: _short(float(C0)), "eps": float}
     return {name: kinds.get(name, int)(value) for name, value in found.items()}
 
 

@@ -367,7 +367,8 @@ class Chosen(traitlets.TraitType):
         values = obj.values_of(self.name)
         if value in values and not isinstance(value, bool):
             return values[values.index(value)]
-        wanted = ", ".join(map(repr, values)) or "None: this figure has no such axis"
+        few = len(values) < 12
+        wanted = ", ".join(map(repr, values)) if few else f"{len(values)} values from {values[0]} to {values[-1]}"
         raise traitlets.TraitError(f"{self.name} must be one of {wanted}, got {value!r}.")
 
 
@@ -405,6 +406,8 @@ class ReaderPanel(Live):
         self.figure, self.about = figure, f"the reader of {self._packed['title']}"
         self.INPUTS = (*stored.choices(self._packed), *self._packed["axes"])
         known = {key: state[key] for key in self.INPUTS if key in state}
+        for key, value in known.items():
+            self.class_traits()[key].validate(self, value)
         super().__init__(**state | stored.settled(self._packed, known))
         for key, value in known.items():
             setattr(self, key, value)  # one that is not offered is refused, in the axes' order
