@@ -7,12 +7,13 @@ import dataclasses
 import functools
 import html
 import io
+import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 
 import matplotlib as mpl
 import numpy as np
-from matplotlib import ticker
+from matplotlib import patheffects, ticker
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
@@ -419,3 +420,72 @@ def certified(table):
         f"{'; '.join(says)}. The published route stays near 1 for small d and falls slowly. Lower row: the least certified "
         "step times d lies above what the worst network found needs, which lies above what the initial one needs."
     )
+
+
+@picture
+def robust_maps(maps: Mapping[str, object], contours: Mapping[str, object], alt: str):
+    """Robust accuracy over image side and budget (Figure 4, left): a map for each name, and on each the 50 % contours.
+
+    A map has a row for each cell: ``d``, ``eps``, ``robust_accuracy`` (a mean over seeds). A cell is drawn at its budget, as high as
+    half the way to its neighbours; one that was not run is left empty. ``contours`` are Series of eps against d.
+    """
+    figure, axes = canvas(len(maps), width=9.6, height=4.1, sharex=True, sharey=True, squeeze=False)
+    for ax, (name, table) in zip(axes[0], maps.items(), strict=True):
+        for d, rows in table.sort_values("eps").groupby("d"):
+            eps, side = rows.eps.to_numpy(), math.isqrt(d)
+            gaps = np.diff(eps) / 2
+            edges = np.concatenate([[eps[0] - gaps[0]], eps[:-1] + gaps, [eps[-1] + gaps[-1]]])
+            at, values = np.array([side - 0.5, side + 0.5]), rows.robust_accuracy.to_numpy()[:, None]
+            mesh = ax.pcolormesh(at, edges, values, cmap="cividis", vmin=0, vmax=1, linewidth=0)
+        for k, (label, eps50) in enumerate(contours.items()):
+            x, look = [math.isqrt(d) for d in eps50.index], ("-", "^-", "o-")[k]
+            edge = [patheffects.Stroke(linewidth=3.6, foreground="black"), patheffects.Normal()]  # seen on any ground
+            ax.plot(x, eps50, look, color=("white", VERMILION, GREEN)[k], path_effects=edge, label=label)
+        _finish(ax, r"image side $\sqrt{d}$", "", name, legend=False)
+        ax.set_xticks([5, 10, 15, 20, 25, 28])
+        ax.set_ylim(0, 1.15)
+        ax.grid(False)
+    axes[0, 0].set_ylabel(r"budget $\epsilon$")
+    figure.colorbar(mesh, ax=axes[0, -1], label="robust accuracy", shrink=0.9)
+    handles, labels = axes[0, 0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=3, title=r"50 % contours, $\epsilon_{50}$")
+    return figure, alt
+
+
+@picture
+def bands(
+    panels: Mapping[str, Mapping[str, object]], ylabel: str, alt: str,
+    predicted: Mapping[str, Mapping[str, tuple]] | None = None, hollow: Sequence[str] = (),
+    levels: Sequence[float] = (), xlog: bool = False, ylog: bool = False,
+):  # fmt: skip
+    """Measured curves, a panel for each x label: mean over seeds in a band of one standard deviation, each at its own x.
+
+    ``panels`` is ``{x label: {name: DataFrame}}``, a frame indexed by x with a column a seed; where a seed was not run it is NaN,
+    and one seed has no band. ``predicted`` is ``{x label: {name: (x, y)}}``, dashed; names in ``hollow`` are drawn so, being
+    others' points; ``levels`` are thin lines across.
+    """
+    figure, axes = canvas(len(panels), width=5.8 if len(panels) == 1 else 9.0, height=3.7, sharey=True, squeeze=False)
+    names = list(dict.fromkeys(name for lines in panels.values() for name in lines))
+    for ax, (xlabel, lines) in zip(axes[0], panels.items(), strict=True):
+        for level in levels:
+            ax.axhline(level, color=INK, linewidth=0.7, alpha=0.6)
+        for name, frame in lines.items():
+            k, mean, sd = names.index(name), frame.mean(axis=1), frame.std(axis=1)
+            fill = "none" if name in hollow else "full"
+            ax.plot(frame.index, mean, "os^Dv"[k] + "-", color=COLOURS[k], fillstyle=fill, label=name)
+            ax.fill_between(frame.index, mean - sd, mean + sd, color=COLOURS[k], alpha=0.22, linewidth=0)
+        for k, (name, (x, y)) in enumerate((predicted or {}).get(xlabel, {}).items()):
+            ax.plot(x, y, color=INK, linewidth=1.2, dashes=((5, 2), (1.5, 1.5), (6, 2, 1, 2))[k], label=name)
+        _finish(ax, xlabel, ylabel if ax is axes[0, 0] else "", "", xlog, ylog, legend=False)
+        if xlog:
+            ticks = np.unique(np.concatenate([frame.index for frame in lines.values()]))
+            few = ticks if len(ticks) < 10 else ticks[:: len(ticks) // 6]
+            ax.set_xticks(few, [f"{x:g}" for x in few])
+            ax.xaxis.set_minor_locator(ticker.NullLocator())
+        if ylog:
+            ax.yaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 3, 5)))
+            ax.yaxis.set_major_formatter("{x:g}")
+            ax.yaxis.set_minor_locator(ticker.NullLocator())
+    handles = {label: handle for ax in axes[0] for handle, label in zip(*ax.get_legend_handles_labels(), strict=True)}
+    figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=4)
+    return figure, alt

@@ -45,6 +45,25 @@ def drawn():
         X, {f"panel {k}": lines for k in range(6)}, "d", "Six panels with the same two lines and one legend", {},
         xlog=True, ylog=True, same=True,
     )  # fmt: skip
+    cells = load_results("published_fig4_left")
+    contour = pd.Series({25: 0.58, 100: 0.41})
+    yield plots.robust_maps(
+        {"a": cells, "b": cells[cells.d == 100]}, {"a": contour, "b": contour[1:]}, "Robust accuracy, two maps"
+    )
+    frames = {
+        "all": pd.DataFrame({0: [0.1, 0.2], 1: [0.3, 0.2]}, index=[1, 4]),
+        "one": pd.DataFrame({0: [0.5, 0.4]}, index=[2, 3]),
+    }
+    yield plots.bands(
+        {"x": frames},
+        "y",
+        "Two measured curves beside a law",
+        {"x": {"law": ([1, 4], [1, 0.5])}},
+        ["one"],
+        [0.5],
+        True,
+        True,
+    )
     yield plots.certified(certificates())
 
 
@@ -110,3 +129,36 @@ def test_panels_with_the_same_lines_share_a_range_and_a_legend_and_draw_no_mean_
     alone, _ = plots.spread.__wrapped__(X, panels, "d", "six")
     assert len({ax.get_ylim() for ax in alone.axes}) > 1 and not alone.legends
     assert all(ax.get_legend() for ax in alone.axes)
+
+
+def test_a_map_colours_each_cell_at_its_budget_and_leaves_out_what_was_not_run():
+    cells = pd.DataFrame(
+        {"d": [25, 25, 25, 100, 100], "eps": [0.3, 0.1, 0.2, 0.2, 0.4], "robust_accuracy": [0.1, 0.9, 0.5, 0.8, 0.2]}
+    )
+    contour = pd.Series({25: 0.2, 100: 0.3})
+    figure, _ = plots.robust_maps.__wrapped__({"one": cells, "two": cells[:3]}, {"eps": contour}, "maps")
+    one, two = figure.axes[:2]
+    left, right = one.collections
+    assert [len(ax.collections) for ax in (one, two)] == [2, 1]
+    np.testing.assert_array_equal(left.get_array().ravel(), [0.9, 0.5, 0.1])  # by budget
+    np.testing.assert_allclose(left.get_coordinates()[:, 0, 1], [0.05, 0.15, 0.25, 0.35])
+    np.testing.assert_allclose(right.get_coordinates()[:, 0, 1], [0.1, 0.3, 0.5])
+    np.testing.assert_allclose(right.get_coordinates()[0, :, 0], [9.5, 10.5])
+    np.testing.assert_array_equal(one.lines[0].get_xydata(), [[5, 0.2], [10, 0.3]])
+
+
+def test_bands_are_means_at_each_curves_own_x():
+    several = pd.DataFrame({0: [1.0, 2.0, 3.0], 1: [3.0, 4.0, np.nan]}, index=[10, 20, 40])
+    alone = pd.DataFrame({0: [5.0, 6.0]}, index=[20, 80])
+    figure, _ = plots.bands.__wrapped__(
+        {"x": {"several": several, "alone": alone}}, "y", "bands", hollow=["alone"], xlog=True
+    )
+    (ax,) = figure.axes
+    first, second = ax.lines
+    np.testing.assert_array_equal(first.get_xydata(), [[10, 2], [20, 3], [40, 3]])
+    np.testing.assert_array_equal(second.get_xydata(), [[20, 5], [80, 6]])
+    assert (first.get_fillstyle(), second.get_fillstyle()) == ("full", "none")
+    band = ax.collections[0].get_paths()[0].vertices
+    assert (band[:, 1].min(), band[:, 1].max()) == pytest.approx((2 - 2**0.5, 3 + 2**0.5))
+    assert not ax.collections[1].get_paths()  # one seed has none
+    assert list(ax.get_xticks()) == [10, 20, 40, 80]
