@@ -28,6 +28,8 @@ MODULES = (
     "theorem",
     "training",
     "playground",
+    "stored",
+    "charts",
     "reader",
 )  # each after those it imports
 

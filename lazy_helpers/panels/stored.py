@@ -37,9 +37,12 @@ class Reading:
     beside: str = "C0"
     map: tuple[str, str] | None = None  # x and y
     published: str | None = None  # the stored result with the points that were read off the paper
+    unpublished: str = "no values could be read off the paper"  # said where there is none
 
 
-PERTURBATION = Quantity("relative_perturbation", "‖δ‖ / ‖x‖", "relative perturbation", "relative_perturbation_published")
+PERTURBATION = Quantity(
+    "relative_perturbation", "‖δ‖ / ‖x‖", "relative perturbation", "relative_perturbation_published"
+)
 GRADIENT = Quantity("grad_norm", "‖∇f(x)‖", "gradient norm")
 STEP = Quantity("step_size", "(‖δ‖/‖x‖) / ‖∇f‖", "step size", "step_size_published")
 ROBUST = Quantity("robust_accuracy", "robust accuracy", "robust accuracy", "robust_accuracy_before", share=True)
@@ -51,12 +54,14 @@ MINIMAL = (
 )
 READINGS = {
     "fig2": Reading((PERTURBATION, GRADIENT, STEP), beside="m", published="published_fig2"),
-    "differences": Reading((PERTURBATION, GRADIENT, STEP), beside="variant"),
+    "differences": Reading(
+        (PERTURBATION, GRADIENT, STEP), beside="variant", unpublished="a procedure that was not published"
+    ),
     "fig3": Reading((PERTURBATION, GRADIENT, STEP), published="published_fig2"),
     "fig6": Reading((PERTURBATION, GRADIENT, STEP)),
     "fig4_left": Reading((ROBUST,), map=("d", "eps"), published="published_fig4_left"),
     "fig4_right": Reading((ROBUST,), map=("m", "C0")),
-    "minimal": Reading(MINIMAL),
+    "minimal": Reading(MINIMAL, unpublished="beyond the paper"),
 }
 
 
@@ -106,6 +111,7 @@ def pack(name: str, results=RESULTS) -> dict:
         ],
         "map": list(reading.map) if reading.map else None,
         "beside": reading.beside,
+        "unpublished": reading.unpublished,
         "axes": values,
         "cells": {axis: [cell[k] for cell in cells] for k, axis in enumerate(axes)},
         "rows": rows,
@@ -126,8 +132,7 @@ def _published(reading: Reading, cells: list[tuple], values: dict) -> dict | Non
     table, manifest = load_results(reading.published), load_manifest(reading.published)
     if reading.map is None:
         known = {
-            (row.quantity, "published", int(float(row.curve[2:])), 10.0, row.d): row.value
-            for row in table.itertuples()
+            (row.quantity, "published", int(float(row.curve[2:])), 10.0, row.d): row.value for row in table.itertuples()
         }  # Figure 2's: C0 = 10
     else:
         known = {
