@@ -8,6 +8,7 @@ from collections.abc import Callable
 import torch
 
 from .cells import TRAININGS, VARIANTS, Cell, RobustCell, Setup, Training, grid
+from .deep import measure_deep
 from .measurements import (
     measure_certified,
     measure_flips,
@@ -203,6 +204,18 @@ FIGURES = {
             },
             measure_minimal,
             (*CORE, "strongest", "robustness", "extremes"),
+        ),
+        Figure(
+            "deep",
+            "Two hidden layers: the smallest flipping step against d, in the theory's setting",
+            {
+                "quick": grid(("theory",), (25, 100, 784), {250: 2}),
+                "paper": grid(("theory",), SQUARES, {250: 5, 1_000: 5}),
+                "digits": grid(("theory",), (16, 64), {200: 3}, data="digits"),
+            },
+            measure_deep,
+            ("tiles", "attack", "train", "data", "deep"),
+            shared=(),
         ),
         Figure(
             "certified",

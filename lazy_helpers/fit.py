@@ -1,7 +1,8 @@
-"""Power laws fitted to measurements, with an interval over seeds."""
+"""Power laws fitted to measurements, with an interval; where a measured curve crosses a level."""
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -36,3 +37,41 @@ def power_law(x, values) -> PowerLaw:
     half = stats.t.ppf(0.975, len(slopes) - 1) * stats.sem(slopes)
     mean = float(slopes.mean())
     return PowerLaw(mean, mean - float(half), mean + float(half), float(np.exp(heights.mean())))
+
+
+def power_law_of_curve(x, values) -> PowerLaw:
+    """The same for one curve, where no seeds are known: the interval is least squares' own, from the points' scatter about the line.
+
+    ``x`` and ``values`` are ``(k,)``, positive, k >= 3. It takes the points' errors for independent. Raises ``ValueError`` otherwise.
+    """
+    x, values = np.asarray(x, dtype=float), np.asarray(values, dtype=float)
+    if x.ndim != 1 or x.shape != values.shape or len(x) < 3 or not ((x > 0).all() and (values > 0).all()):
+        raise ValueError(
+            f"x and values must be positive, of one shape (k,) with three points or more, got {x.shape} and {values.shape}."
+        )
+    line = stats.linregress(np.log(x), np.log(values))
+    half = stats.t.ppf(0.975, len(x) - 2) * line.stderr
+    return PowerLaw(*map(float, (line.slope, line.slope - half, line.slope + half, np.exp(line.intercept))))
+
+
+def crossing(x, values, level: float) -> float:
+    """The least x at which a curve through the points ``(x, values)``, straight between them, meets ``level``; NaN if it never does.
+
+    ``x`` and ``values`` are ``(k,)``, ``x`` increasing, k >= 2. Beyond the points nothing is supposed. Raises ``ValueError`` for
+    other shapes, for x that does not increase and for values that are not finite.
+    """
+    x, values = np.asarray(x, dtype=float), np.asarray(values, dtype=float)
+    if x.ndim != 1 or x.shape != values.shape or len(x) < 2 or not (np.diff(x) > 0).all():
+        raise ValueError(
+            f"x must increase and values have its shape (k,), k >= 2, got {x.shape} and {values.shape}: sort the points by x, one value each."
+        )
+    if not np.isfinite(values).all():
+        raise ValueError("values must be finite: leave out the points that were not measured.")
+    above = values - level
+    meets = np.flatnonzero(above[:-1] * above[1:] <= 0)
+    if not len(meets):
+        return math.nan
+    k = meets[0]
+    if above[k] == 0:
+        return float(x[k])
+    return float(x[k] + (x[k + 1] - x[k]) * above[k] / (above[k] - above[k + 1]))

@@ -7,12 +7,13 @@ import dataclasses
 import functools
 import html
 import io
+import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 
 import matplotlib as mpl
 import numpy as np
-from matplotlib import ticker
+from matplotlib import patheffects, ticker
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
@@ -98,14 +99,16 @@ def _finish(
 def spread(
     x: Sequence[float], panels: Mapping[str, Mapping[str, Sequence]], xlabel: str, alt: str,
     predicted: Mapping[str, Mapping[str, Sequence[float]]] | None = None, xlog: bool = False, ylog: bool = False,
+    same: bool = False,
 ):  # fmt: skip
     """Measured curves, a panel for each y label: the mean over seeds (axis 0) in a band of one standard deviation.
 
-    ``panels`` is ``{y label: {name: (seeds, x)}}``, ``predicted`` is ``{y label: {name: (x,)}}``, drawn dashed.
+    ``panels`` is ``{y label: {name: (seeds, x)}}``, ``predicted`` is ``{y label: {name: (x,)}}``, drawn dashed. ``same`` panels
+    have the same lines: one range of y, one legend. A mean that lacks a seed (NaN) is not drawn.
     """
-    columns = 2 if len(panels) in (2, 4) else len(panels)
+    columns = {4: 2, 6: 3}.get(len(panels), len(panels))
     rows, width = len(panels) // columns, {1: 5.6, 2: 8.0, 3: 9.6}[columns]
-    figure, axes = canvas(columns, rows, width, height=3.1 * rows, squeeze=False)
+    figure, axes = canvas(columns, rows, width, height=3.1 * rows, squeeze=False, sharey=same)
     for ax, (ylabel, lines) in zip(axes.flat, panels.items(), strict=True):
         for k, (name, values) in enumerate(lines.items()):
             colour, marker, values = COLOURS[k], "os^Dv"[k], np.asarray(values, dtype=float)
@@ -114,7 +117,7 @@ def spread(
             ax.fill_between(x, mean - deviation, mean + deviation, color=colour, alpha=0.22, linewidth=0)
         for k, (name, values) in enumerate((predicted or {}).get(ylabel, {}).items()):
             ax.plot(x, values, color=INK, linewidth=1.2, dashes=((5, 2), (1.5, 1.5), (6, 2, 1, 2))[k], label=name)
-        _finish(ax, xlabel, ylabel, "", xlog, ylog)
+        _finish(ax, xlabel, ylabel, "", xlog, ylog, legend=not same)
         if xlog:
             ax.set_xticks(x, [f"{value:g}" for value in x])
             ax.xaxis.set_minor_locator(ticker.NullLocator())
@@ -122,6 +125,8 @@ def spread(
             ax.yaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
             ax.yaxis.set_major_formatter("{x:g}")
             ax.yaxis.set_minor_locator(ticker.NullLocator())
+    if same:
+        figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
     return figure, alt
 
 
@@ -158,8 +163,8 @@ BENCHMARKS = {  # the curves drawn in the paper's Figure 2
 
 
 @picture
-def figure2(table, variant: str, published=None):
-    """Figure 2 (or 5): three quantities against d, a curve for each m, mean over seeds in a band of one standard deviation.
+def figure2(table, variant: str, published=None, curves: str = "m"):
+    """Figure 2 or 5: three quantities against d, a curve for each m (``curves="C0"``: Figure 3 or 6), mean over seeds in a band of one standard deviation.
 
     ``table`` is the stored result, ``published`` the points read off the paper's figure, shown hollow where they are given.
     """
@@ -167,10 +172,11 @@ def figure2(table, variant: str, published=None):
     figure, axes = canvas(columns=3, width=7.6, height=3.5)
     for ax, (quantity, (name, benchmark)) in zip(axes, BENCHMARKS.items(), strict=True):
         column = quantity + ("_published" if published is not None and quantity != "grad_norm" else "")
-        for k, (m, of_width) in enumerate(rows.groupby("m")):
-            seeds = of_width.pivot(index="d", columns="seed", values=column)
+        for k, (value, of_curve) in enumerate(rows.groupby(curves)):
+            seeds = of_curve.pivot(index="d", columns="seed", values=column)
             mean, sd = seeds.mean(axis=1), seeds.std(axis=1)
-            ax.plot(seeds.index, mean, "os^"[k] + "-", color=COLOURS[k], label=f"$m = 10^{round(np.log10(m))}$, ours")
+            name = f"$m = 10^{round(np.log10(value))}$, ours" if curves == "m" else f"$C_0 = {value:g}$"
+            ax.plot(seeds.index, mean, "os^D"[k] + "-", color=COLOURS[k], label=name)
             ax.fill_between(seeds.index, mean - sd, mean + sd, color=COLOURS[k], alpha=0.22, linewidth=0)
         if published is not None:
             for curve, colour, marker in (("m=1e3", COLOURS[0], "o"), ("m=1e5", COLOURS[2], "^")):
@@ -190,11 +196,16 @@ def figure2(table, variant: str, published=None):
     handles, labels = axes[0].get_legend_handles_labels()
     labels[-1] = "the paper's benchmark"
     figure.legend(handles, labels, loc="outside lower center", ncols=3)
-    ends = {q: _ends(rows[rows.m == rows.m.min()], q) for q in BENCHMARKS}
+    ends = {q: _ends(rows[rows[curves] == rows[curves].min()], q) for q in BENCHMARKS}
+    which = (
+        "the widths nearly coincide"
+        if curves == "m"
+        else f"a curve for each C0 of {', '.join(f'{c:g}' for c in sorted(set(rows.C0)))}"
+    )
     alt = (
         f"Three log-log plots against d from 25 to 784, {variant} variant. Relative perturbation falls from "
         f"{ends['relative_perturbation']}, gradient norm rises from {ends['grad_norm']}, step size falls from "
-        f"{ends['step_size']} (means over seeds at the smallest width); the widths nearly coincide."
+        f"{ends['step_size']} (means over seeds at the smallest {'width' if curves == 'm' else 'C0'}); {which}."
     )
     return figure, alt
 
@@ -202,6 +213,43 @@ def figure2(table, variant: str, published=None):
 def _ends(rows, column: str) -> str:
     mean = rows.groupby("d")[column].mean()
     return f"{mean.iloc[0]:.2g} to {mean.iloc[-1]:.2g}"
+
+
+@picture
+def histograms(rows):
+    """Figure 7: the three quantities over test points, a row of pictures for each row of ``rows``, with the Gaussian of the same mean and deviation.
+
+    ``rows`` is ``{title: row of the stored result}``.
+    """
+    figure, axes = canvas(3, len(rows), width=9.2, height=2.5 * len(rows), squeeze=False)
+    said = []
+    for line, (title, row) in zip(axes, rows.items(), strict=True):
+        for ax, (name, label) in zip(
+            line, (("norm", r"$\|\delta\|$"), ("grad_norm", r"$\|\nabla f\|$"), ("eta", r"$|\eta|$")), strict=True
+        ):
+            counts = np.array([row[column] for column in row.index if column.startswith(f"{name}_bin")], dtype=float)
+            mean, sd = row[f"{name}_mean"], row[f"{name}_sd"]
+            edges = np.linspace(mean - 4 * sd, mean + 4 * sd, len(counts) + 1)
+            kept = edges[1:] > 0 if edges[0] < 0 else np.full(len(counts), True)  # a norm is positive
+            density = counts / counts.sum() / np.diff(edges)
+            ax.stairs(density, edges, fill=True, color=COLOURS[0], alpha=0.45, label="test points")
+            at = np.linspace(edges[0], edges[-1], 200)
+            ax.plot(
+                at,
+                np.exp(-(((at - mean) / sd) ** 2) / 2) / (sd * np.sqrt(2 * np.pi)),
+                color=COLOURS[1],
+                dashes=(5, 2),
+                label="Gaussian",
+            )
+            ax.set_xlim(edges[:-1][kept].min(), edges[-1])
+            _finish(ax, label, "density", title if ax is line[0] else "", legend=ax is line[0])
+        said.append(
+            f"{title}: "
+            + ", ".join(f"{name} skewness {row[f'{name}_skewness']:.2f}" for name in ("norm", "grad_norm", "eta"))
+        )
+    return figure, "Histograms over test points beside the Gaussian of the same mean and deviation. " + "; ".join(
+        said
+    ) + "."
 
 
 @picture
@@ -372,3 +420,72 @@ def certified(table):
         f"{'; '.join(says)}. The published route stays near 1 for small d and falls slowly. Lower row: the least certified "
         "step times d lies above what the worst network found needs, which lies above what the initial one needs."
     )
+
+
+@picture
+def robust_maps(maps: Mapping[str, object], contours: Mapping[str, object], alt: str):
+    """Robust accuracy over image side and budget (Figure 4, left): a map for each name, and on each the 50 % contours.
+
+    A map has a row for each cell: ``d``, ``eps``, ``robust_accuracy`` (a mean over seeds). A cell is drawn at its budget, as high as
+    half the way to its neighbours; one that was not run is left empty. ``contours`` are Series of eps against d.
+    """
+    figure, axes = canvas(len(maps), width=9.6, height=4.1, sharex=True, sharey=True, squeeze=False)
+    for ax, (name, table) in zip(axes[0], maps.items(), strict=True):
+        for d, rows in table.sort_values("eps").groupby("d"):
+            eps, side = rows.eps.to_numpy(), math.isqrt(d)
+            gaps = np.diff(eps) / 2
+            edges = np.concatenate([[eps[0] - gaps[0]], eps[:-1] + gaps, [eps[-1] + gaps[-1]]])
+            at, values = np.array([side - 0.5, side + 0.5]), rows.robust_accuracy.to_numpy()[:, None]
+            mesh = ax.pcolormesh(at, edges, values, cmap="cividis", vmin=0, vmax=1, linewidth=0)
+        for k, (label, eps50) in enumerate(contours.items()):
+            x, look = [math.isqrt(d) for d in eps50.index], ("-", "^-", "o-")[k]
+            edge = [patheffects.Stroke(linewidth=3.6, foreground="black"), patheffects.Normal()]  # seen on any ground
+            ax.plot(x, eps50, look, color=("white", VERMILION, GREEN)[k], path_effects=edge, label=label)
+        _finish(ax, r"image side $\sqrt{d}$", "", name, legend=False)
+        ax.set_xticks([5, 10, 15, 20, 25, 28])
+        ax.set_ylim(0, 1.15)
+        ax.grid(False)
+    axes[0, 0].set_ylabel(r"budget $\epsilon$")
+    figure.colorbar(mesh, ax=axes[0, -1], label="robust accuracy", shrink=0.9)
+    handles, labels = axes[0, 0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=3, title=r"50 % contours, $\epsilon_{50}$")
+    return figure, alt
+
+
+@picture
+def bands(
+    panels: Mapping[str, Mapping[str, object]], ylabel: str, alt: str,
+    predicted: Mapping[str, Mapping[str, tuple]] | None = None, hollow: Sequence[str] = (),
+    levels: Sequence[float] = (), xlog: bool = False, ylog: bool = False,
+):  # fmt: skip
+    """Measured curves, a panel for each x label: mean over seeds in a band of one standard deviation, each at its own x.
+
+    ``panels`` is ``{x label: {name: DataFrame}}``, a frame indexed by x with a column a seed; where a seed was not run it is NaN,
+    and one seed has no band. ``predicted`` is ``{x label: {name: (x, y)}}``, dashed; names in ``hollow`` are drawn so, being
+    others' points; ``levels`` are thin lines across.
+    """
+    figure, axes = canvas(len(panels), width=5.8 if len(panels) == 1 else 9.0, height=3.7, sharey=True, squeeze=False)
+    names = list(dict.fromkeys(name for lines in panels.values() for name in lines))
+    for ax, (xlabel, lines) in zip(axes[0], panels.items(), strict=True):
+        for level in levels:
+            ax.axhline(level, color=INK, linewidth=0.7, alpha=0.6)
+        for name, frame in lines.items():
+            k, mean, sd = names.index(name), frame.mean(axis=1), frame.std(axis=1)
+            fill = "none" if name in hollow else "full"
+            ax.plot(frame.index, mean, "os^Dv"[k] + "-", color=COLOURS[k], fillstyle=fill, label=name)
+            ax.fill_between(frame.index, mean - sd, mean + sd, color=COLOURS[k], alpha=0.22, linewidth=0)
+        for k, (name, (x, y)) in enumerate((predicted or {}).get(xlabel, {}).items()):
+            ax.plot(x, y, color=INK, linewidth=1.2, dashes=((5, 2), (1.5, 1.5), (6, 2, 1, 2))[k], label=name)
+        _finish(ax, xlabel, ylabel if ax is axes[0, 0] else "", "", xlog, ylog, legend=False)
+        if xlog:
+            ticks = np.unique(np.concatenate([frame.index for frame in lines.values()]))
+            few = ticks if len(ticks) < 10 else ticks[:: len(ticks) // 6]
+            ax.set_xticks(few, [f"{x:g}" for x in few])
+            ax.xaxis.set_minor_locator(ticker.NullLocator())
+        if ylog:
+            ax.yaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 3, 5)))
+            ax.yaxis.set_major_formatter("{x:g}")
+            ax.yaxis.set_minor_locator(ticker.NullLocator())
+    handles = {label: handle for ax in axes[0] for handle, label in zip(*ax.get_legend_handles_labels(), strict=True)}
+    figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=4)
+    return figure, alt

@@ -1,9 +1,11 @@
-"""Power laws: recovered where they hold, with intervals that cover as often as they claim."""
+"""Power laws: recovered where they hold, with intervals that cover as often as they claim; crossings where they are."""
+
+import math
 
 import numpy as np
 import pytest
 
-from lazy_helpers.fit import power_law
+from lazy_helpers.fit import crossing, power_law, power_law_of_curve
 
 X = np.array([25, 49, 100, 196, 289, 400, 484, 625, 784])
 
@@ -26,3 +28,54 @@ def test_the_interval_covers_the_truth_in_95_of_100_cases():
 def test_what_cannot_be_fitted_is_refused(values):
     with pytest.raises(ValueError, match="two seeds"):
         power_law(X, values)
+
+
+def test_one_curves_interval_covers_the_truth_in_95_of_100_cases():
+    rng = np.random.default_rng(1)
+    noise = 0.1 * rng.standard_normal((2000, 9))  # of the logarithms, independent between points
+    laws = [power_law_of_curve(X, 3 * X**-0.5 * np.exp(row)) for row in noise]
+    covered = [law.low <= -0.5 <= law.high for law in laws]
+    assert np.mean(covered) == pytest.approx(0.95, abs=4 * (0.95 * 0.05 / 2000) ** 0.5)
+    exact = power_law_of_curve(X, 3 * X**-0.5)
+    assert (exact.exponent, exact.low, exact.high, exact.factor) == pytest.approx((-0.5, -0.5, -0.5, 3), abs=1e-6)
+
+
+@pytest.mark.parametrize(("x", "values"), [(X[:2], X[:2]), (X, X[:3]), (X, 0 * X), ([X] * 2, [X] * 2)])
+def test_what_is_no_curve_is_refused(x, values):
+    with pytest.raises(ValueError, match="three points"):
+        power_law_of_curve(x, values)
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_a_crossing_is_where_the_level_is_first_met(sign):
+    rng = np.random.default_rng(2)
+    met = 0
+    for _ in range(300):
+        x = np.sort(rng.uniform(0, 1, rng.integers(2, 9)))
+        values, level = sign * rng.integers(-3, 4, len(x)).astype(float), sign * rng.choice([0.0, 1.0, 0.5, 2.5])
+        where = crossing(x, values, level)
+        fine = np.unique(np.concatenate([np.linspace(x[0], x[-1], 20_001), x]))  # by scanning the broken line
+        side = np.sign(np.interp(fine, x, values) - level)
+        there = np.flatnonzero((side != side[0]) | (side == 0))
+        assert math.isnan(where) == (len(there) == 0)
+        if len(there):
+            assert where == pytest.approx(fine[there[0]], abs=2e-4)
+            met += 1
+    assert 100 < met < 300
+
+
+def test_a_crossing_by_hand():
+    assert crossing([0.1, 0.2, 0.4], [0.9, 0.6, 0.2], 0.5) == pytest.approx(0.25)
+    assert crossing([1, 2, 3, 4], [1, 0, 1, 0], 0.5) == 1.5  # the first of three
+    assert crossing([1, 2, 3], [1, 0.5, 0.5], 0.5) == 2 and crossing([1, 2], [0.5, 0], 0.5) == 1
+    assert math.isnan(crossing([1, 2], [1, 0.6], 0.5))
+
+
+@pytest.mark.parametrize(
+    ("x", "values", "message"),
+    [([1], [1], "increase"), ([2, 1], [0, 1], "increase"), ([1, 1], [0, 1], "increase"), ([1, 2], [1], "increase")]
+    + [([1, 2], [np.nan, 0], "finite"), ([1, 2], [np.inf, 0], "finite")],
+)
+def test_what_has_no_crossing_to_look_for_is_refused(x, values, message):
+    with pytest.raises(ValueError, match=message):
+        crossing(x, values, 0.5)

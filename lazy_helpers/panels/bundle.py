@@ -28,6 +28,9 @@ MODULES = (
     "theorem",
     "training",
     "playground",
+    "stored",
+    "charts",
+    "reader",
 )  # each after those it imports
 
 IMPORT = re.compile(r'^import \{[^}]*\} from "\./\w+\.mjs";\n', re.MULTILINE)

@@ -8,11 +8,20 @@
 //   run        instead, for what goes on until it is stopped: (state, input) -> an iterator whose pieces, some ms of work each,
 //              are null or such data, with `over` where it ends; `input` is what the panel's marker carries
 //   build      () -> { nodes, show, close } in the page; show(state, data) -> { headline, results }
+//
+// One that shows stored numbers is made by a function of what its marker carries, in READERS. It has no seed, it computes nothing,
+// so `show` has no data, and `build` is given a function that changes the state. Besides:
+//   keys       the state's keys, all of them
+//   offers     state -> { key: the values that its slider has now }
+//   settled    (state, part, before) -> the state after a change by `part`, made one that is offered
 
 import { button, choice, html, slider, uniqueId } from "./view.mjs";
 import { calculator, course, desk } from "./worker.mjs";
 
 export const PANELS = {};
+export const READERS = {};
+
+const panelNamed = (name, input) => READERS[name]?.(input) ?? PANELS[name];
 
 const MAX_SEED = 2 ** 31 - 1;
 
@@ -37,7 +46,7 @@ function understood(panel, given) {
     if (values) take(key, values[0], values.at(-1), whole, only && values);
     else if (Object.hasOwn(options, given[key])) state[key] = given[key];
   }
-  take("seed", 0, MAX_SEED, true);
+  if (!panel.settled) take("seed", 0, MAX_SEED, true);
   return state;
 }
 
@@ -69,8 +78,8 @@ function address(prefix) {
  * Returns { set(state), close() }.
  */
 export function create(root, name, source, { initial, start = {}, input = null, moved = () => {}, answered = () => {} }) {
-  const panel = PANELS[name];
-  let state = { ...initial, ...understood(panel, start) };
+  const panel = panelNamed(name, input);
+  let state = initial;
   let shown = null; // the latest answer: { state, data }
   let asked = null;
 
@@ -85,8 +94,8 @@ export function create(root, name, source, { initial, start = {}, input = null, 
   const seedText = html("output", { class: "lp-seed" });
   const headline = html("div", { class: "lp-headline" });
   const spoken = html("div", { class: "lp-spoken", "aria-live": "polite" }); // the headline, once a drag has ended
-  const body = panel.build();
-  const calculation = (panel.run ? course : calculator)(panel, name, source, (answer) => {
+  const body = panel.build(change);
+  const calculation = (panel.settled ? atOnce : panel.run ? course : calculator)(panel, name, source, (answer) => {
     shown = answer;
     show();
   }, input);
@@ -94,8 +103,8 @@ export function create(root, name, source, { initial, start = {}, input = null, 
   root.replaceChildren(
     html("div", { class: "lp-bar" },
       html("span", { class: "lp-title", id: titleId }, panel.title),
-      html("span", { class: "lp-buttons" }, seedText,
-        button("New draw", () => change({ seed: (state.seed + 1) % (MAX_SEED + 1) })),
+      html("span", { class: "lp-buttons" },
+        ...(panel.settled ? [] : [seedText, button("New draw", () => change({ seed: (state.seed + 1) % (MAX_SEED + 1) }))]),
         button("Reset", () => (change(initial), moved(null))))),
     html("div", { class: "lp-controls" }, ...controls.map(([, control]) => control.el)),
     ...calculation.nodes,
@@ -123,16 +132,22 @@ export function create(root, name, source, { initial, start = {}, input = null, 
     }
   };
   const set = (part) => {
-    state = { ...state, ...part };
-    const notes = panel.notes(state);
-    for (const [key, control] of controls) control.show(state[key], notes[key]);
+    const next = { ...state, ...part };
+    state = panel.settled ? panel.settled(next, part, state) : next;
+    const notes = panel.notes(state), offers = panel.offers?.(state) ?? {};
+    for (const [key, control] of controls) control.show(state[key], notes[key], offers[key]);
     seedText.textContent = `seed ${state.seed}`;
-    const needed = Object.fromEntries([...panel.needs, "seed"].map((key) => [key, state[key]]));
+    const needed = panel.settled ? state : Object.fromEntries([...panel.needs, "seed"].map((key) => [key, state[key]]));
     if (!same(needed, asked)) calculation.ask((asked = needed));
     show();
   };
-  set({});
+  set(understood(panel, start));
   return { set, close: () => (clearTimeout(speak), calculation.close(), body.close()) };
+}
+
+/** In place of a calculation, where there is nothing to compute. */
+function atOnce(panel, name, source, answered) {
+  return { ask: (state) => answered({ state, data: null }), nodes: [], close() {} };
 }
 
 /** Every marker of the page comes to life; the second panel of a kind is `step-2` in the address. */
@@ -155,7 +170,8 @@ export function render(source, { model, el }) {
   // JupyterLab takes plain keys typed over a cell for its own, the arrows that move a slider among them.
   root.addEventListener("keydown", (event) => event.ctrlKey || event.metaKey || event.stopPropagation());
   const name = model.get("panel");
-  const keys = [...Object.keys(PANELS[name].controls), "seed"];
+  const panel = panelNamed(name, model.get("input"));
+  const keys = panel.keys ?? [...Object.keys(panel.controls), "seed"];
   const read = () => Object.fromEntries(keys.map((key) => [key, model.get(key)]));
   const save = (values) => {
     for (const [key, value] of Object.entries(values)) model.set(key, value);

@@ -35,12 +35,12 @@ function standing({ m, C0, training }, { epochs, steps, left, over, C0_used, at_
 function buildPlayground() {
   const loss = figure({ caption: "Loss", keys: [["line curve", "on the training images"]], height: 190 });
   const ball = figure({
-    caption: "√m times the largest deviation",
-    keys: [["line curve", "of a neuron"], ["line edge", "the ball’s edge, C₀"]],
+    caption: "√m · largest deviation",
+    keys: [["line edge", "the ball’s edge, C₀"]],
     height: 190,
   });
   const accuracy = figure({
-    caption: `Accuracy on ${TEST} test images`,
+    caption: "Accuracy on test images",
     keys: [["line curve", "clean"], ["line limit", "robust"]],
     height: 190,
   });
@@ -64,7 +64,7 @@ function buildPlayground() {
     f: "f(x), this image",
     attacked: "f(x + δ)",
   });
-  const courses = html("div", { class: "lp-triple" }, loss.el, ball.el, accuracy.el);
+  const courses = html("div", { class: "lp-triple lp-level" }, loss.el, ball.el, accuracy.el);
   const images = html("div", { class: "lp-pair" }, pictures.el, attack.el);
 
   function show(state, data) {
@@ -72,15 +72,14 @@ function buildPlayground() {
     const { epochs, steps, C0_used, at_edge, left, clean, robust } = data;
     const seen = onImage(state, data);
     const adversarial = training === "adversarial";
-    const right = (share) => `${Math.round(share * TEST)} of ${TEST} test images`;
     const says = (f) => `says ${digit(f)}: ${f * seen.label > 0 ? "right" : "wrong"}`;
     table.show({
-      loss: [data.loss, adversarial ? "training images under attack" : "training images"],
+      loss: [data.loss, adversarial ? "training images, attacked" : "training images"],
       C0_used: [C0_used, `${percent(C0_used / C0)} of C₀ = ${plain(C0)}`],
       at_edge: [at_edge, `of m = ${text(m)}`],
-      steps: [steps, left ? "the next one leaves the ball" : `epoch ${text(epochs)} of at most ${MAX_EPOCHS}`],
-      clean: [clean, right(clean)],
-      robust: [robust, `${right(robust)}, ε = ${plain(eps)}`],
+      steps: [steps, left ? "the next leaves the ball" : `epoch ${text(epochs)} of at most ${MAX_EPOCHS}`],
+      clean: [clean, `${Math.round(clean * TEST)} of ${TEST} test images`],
+      robust: [robust, `${Math.round(robust * TEST)} of ${TEST}, ε = ${plain(eps)}`],
       f: [seen.f, says(seen.f)],
       attacked: [seen.attacked, says(seen.attacked)],
     });
@@ -136,8 +135,8 @@ function paintCourse({ width, height }, far, [low, high], epochs, curves, edge =
 
 /** x, delta and x + delta as pixels; ink has one scale, delta its own. */
 function paintImages({ width, height }, { x, move, label, f, attacked }) {
-  const side = Math.sqrt(x.length), gap = Math.min(26, width / 16), top = 20;
-  const size = Math.min((width - 2 * gap - 4) / 3, height - top - 26);
+  const side = Math.sqrt(x.length), gap = Math.min(26, width / 16), room = height - 46; // for names above and words below
+  const size = Math.min((width - 2 * gap - 4) / 3, room), top = 20 + (room - size) / 2;
   const both = x.map((value, j) => value + move[j]);
   const ink = Math.max(...x, ...both), most = Math.max(...move.map(Math.abs)) || 1;
   const lead = (width - 3 * size - 2 * gap) / 2;
@@ -161,21 +160,21 @@ function paintImages({ width, height }, { x, move, label, f, attacked }) {
     ...grid(2, both, ink, ["ink", "less"]),
     ...["x", "δ", "x + δ"].map((name, k) => write("mark", middle(k), top - 7, "middle", name)),
     write("tick", middle(0), below, "middle", `a ${digit(label)}; f says ${digit(f)}`),
-    write("tick", middle(1), below, "middle", strong >= 1.05 ? `drawn ${text(strong, 2)} times as strong` : "on the scale of x"),
+    write("tick", middle(1), below, "middle", strong >= 1.05 ? `${text(strong, 2)} × as strong` : "as strong as x"),
     write("tick", middle(2), below, "middle", `f says ${digit(attacked)}`),
   ];
 }
 
 function paintAttack({ width, height }, seen) {
   const { values, label } = seen, last = values.length - 1, change = firstWrong(seen);
-  const left = 46, right = width - 12, top = 22, bottom = height - 42;
+  const left = 46, right = width - 12, top = 12, bottom = height - 42;
   const reach = Math.max(0.2, ...values.map(Math.abs));
   const [low, high] = roundRange(Math.min(-0.3 * reach, ...values), Math.max(0.3 * reach, ...values), 4);
   const x = scale(0, last, left, right), y = scale(low, high, bottom, top);
   const wrong = label > 0 ? [y(0), bottom] : [top, y(0)];
   return [
     rect("band", left, wrong[0], right - left, wrong[1] - wrong[0]),
-    ...yAxis(y, left, ticks(low, high, 4), "f", right, top),
+    ...yAxis(y, left, ticks(low, high, 4), "", right, top),
     strokes("zero", [[left, y(0), right, y(0)]]),
     line("curve", Array.from(values, (f, k) => [x(k), y(f)])),
     ...Array.from(values, (f, k) => circle(f * label > 0 ? "point" : "flip", x(k), y(f), k === change && k > 0 ? 5.5 : 3)),

@@ -39,7 +39,7 @@ export const percent = (share) => `${text(100 * share, 3)}\u202f%`;
 
 /**
  * A native range input over a table of `values`. Python may set a value between two of them: it is shown as it is, at the
- * nearest position. `show(value, note)` sets it without calling `changed`.
+ * nearest position. `show(value, note, table)` sets it without calling `changed`, from then on over another table if one is given.
  */
 export function slider({ symbol, name, values }, changed) {
   const id = uniqueId();
@@ -49,7 +49,10 @@ export function slider({ symbol, name, values }, changed) {
   const label = html("label", { for: id }, html("span", { class: "lp-symbol" }, symbol), " ", name);
   const el = html("div", { class: "lp-control" }, html("div", { class: "lp-control-head" }, label, value), input, note);
   input.addEventListener("input", () => changed(values[input.valueAsNumber]));
-  const show = (current, remark = "") => {
+  const show = (current, remark = "", table = values) => {
+    values = table;
+    input.max = values.length - 1;
+    input.disabled = values.length < 2;
     const nearest = values.reduce((best, v, k) => (Math.abs(v - current) < Math.abs(values[best] - current) ? k : best), 0);
     if (input.valueAsNumber !== nearest) input.value = nearest;
     value.textContent = plain(current);
@@ -59,13 +62,13 @@ export function slider({ symbol, name, values }, changed) {
   return { el, show };
 }
 
-/** Native radio buttons, side by side, or with `narrow` where one slider would stand. `options` maps a value to its label. */
-export function choice({ name, options, narrow = false }, changed) {
+/** Native radio buttons, side by side; as wide as one slider or as all. `options` maps a value to its label. */
+export function choice({ name, options, narrow = false, wide = false }, changed) {
   const group = uniqueId();
   const inputs = Object.keys(options).map((value) => html("input", { type: "radio", name: group, value, id: `${group}-${value}` }));
   const rows = inputs.map((input) => html("span", {}, input, html("label", { for: input.id }, options[input.value])));
   const title = html("div", { id: group }, name);
-  const el = html("div", { class: narrow ? "lp-choice lp-narrow" : "lp-choice", role: "radiogroup", "aria-labelledby": group }, title, html("div", { class: "lp-options" }, ...rows));
+  const el = html("div", { class: `lp-choice${narrow ? " lp-narrow" : wide ? " lp-wide" : ""}`, role: "radiogroup", "aria-labelledby": group }, title, html("div", { class: "lp-options" }, ...rows));
   for (const input of inputs) input.addEventListener("change", () => changed(input.value));
   const show = (current) => inputs.forEach((input) => (input.checked = input.value === current));
   return { el, show };
@@ -79,7 +82,7 @@ export function button(label, pressed) {
 
 // ---------------------------------------------------------------------------------------------------------- numbers
 
-/** A grid of named numbers, `columns` of them in a row where there is room. `show` takes { key: [value, note] }; data-value keeps the number in full. */
+/** A grid of named numbers, `columns` of them in a row where there is room. `show` takes { key: [value, note, words] }; data-value keeps the number in full. */
 export function numbers(columns, labels) {
   const cells = Object.entries(labels).map(([key, label]) => {
     const value = html("div", { class: "lp-number", "data-key": key });
@@ -89,8 +92,8 @@ export function numbers(columns, labels) {
   const el = html("div", { class: "lp-numbers", role: "list", style: `--lp-columns: ${columns}` }, ...cells.map(([, cell]) => cell.el));
   const show = (values) => {
     for (const [key, { value, note }] of cells) {
-      const [number, remark] = values[key];
-      value.textContent = text(number);
+      const [number, remark, words = text(number)] = values[key];
+      value.textContent = words;
       value.setAttribute("data-value", String(number));
       note.textContent = remark;
     }

@@ -8,7 +8,7 @@ import numbers
 import anywidget
 import traitlets
 
-from . import bundle, digits
+from . import bundle, digits, stored
 
 WEIGHTS = ("initial", "random", "margin")
 DELTAS = ("gradient", "random")
@@ -71,18 +71,14 @@ def result(kind):
     return kind(default_value=None, allow_none=True, read_only=True)
 
 
-class Panel(anywidget.AnyWidget):
-    """What the panels share: the network's traits and the two faces of the output."""
+class Live(anywidget.AnyWidget):
+    """What the panels share: the inputs, what answers them, and the two faces of the output."""
 
     _esm = bundle.widget_module()
     _css = bundle.style()
-    INPUTS = ("d", "m", "C0", "seed")
+    INPUTS = ()
     RESULTS = ()
 
-    d = Within(25, 784, 400).tag(sync=True)
-    m = Within(100, 10_000, 2000).tag(sync=True)
-    C0 = Within(1.0, 40.0, 10.0).tag(sync=True)
-    seed = Within(0, 2**31 - 1, 0).tag(sync=True)
     _answer = traitlets.Dict().tag(sync=True)  # the panel's latest: {"state": the inputs it used, "results": ...}
 
     def __init__(self, **state):
@@ -96,11 +92,6 @@ class Panel(anywidget.AnyWidget):
     def state(self):
         """The inputs as a dict."""
         return {key: getattr(self, key) for key in self.INPUTS}
-
-    @property
-    def V(self):
-        """The lazy radius C0 / sqrt(m)."""
-        return self.C0 / math.sqrt(self.m)
 
     def _take_answer(self, change):
         """Messages cross on their way: a result never stands beside inputs that it was not computed from."""
@@ -123,6 +114,22 @@ class Panel(anywidget.AnyWidget):
             "and here once this cell has been run.</em></p></div>"
         )
         return data, metadata
+
+
+class Panel(Live):
+    """A panel of one network: its traits."""
+
+    INPUTS = ("d", "m", "C0", "seed")
+
+    d = Within(25, 784, 400).tag(sync=True)
+    m = Within(100, 10_000, 2000).tag(sync=True)
+    C0 = Within(1.0, 40.0, 10.0).tag(sync=True)
+    seed = Within(0, 2**31 - 1, 0).tag(sync=True)
+
+    @property
+    def V(self):
+        """The lazy radius C0 / sqrt(m)."""
+        return self.C0 / math.sqrt(self.m)
 
 
 class SettingPanel(Panel):
@@ -348,3 +355,87 @@ class PlaygroundPanel(Panel):
     @traitlets.default("input")
     def _digits(self):
         return digits.packed()
+
+
+class Chosen(traitlets.TraitType):
+    """A value among those that a stored figure has; None where the figure has no such axis."""
+
+    def __init__(self):
+        super().__init__(default_value=None, allow_none=True)
+
+    def validate(self, obj, value):
+        values = obj.values_of(self.name)
+        if value in values and not isinstance(value, bool):
+            return values[values.index(value)]
+        few = len(values) < 12
+        wanted = ", ".join(map(repr, values)) if few else f"{len(values)} values from {values[0]} to {values[-1]}"
+        raise traitlets.TraitError(f"{self.name} must be one of {wanted}, got {value!r}.")
+
+
+class ReaderPanel(Live):
+    """A reader of a stored figure: choose a cell; see each seed, their mean and spread, and what was published.
+
+    `figure` names a stored result ("fig2", "differences", "fig3", "fig6", "fig4_left", "fig4_right", "minimal", or one of another
+    preset, "fig2_quick"); `folder` is where it lies. `quantity` chooses the column; `variant`, `m`, `C0`, `d`, `eps` the cell, as
+    far as the figure has such axes; `radius`, for a map over C0, whether it is drawn over "C0" or "V". An axis takes the values
+    that the grid has beside those of the axes before it, in this order. Results: `values`, one a seed in the order of the seeds;
+    their `mean` and `sd` (over seeds, n - 1); `published`, where it was read off the paper, and `difference` = mean - published.
+    Raises ValueError for a figure that cannot be read, is not there or was altered.
+    """
+
+    panel = traitlets.Unicode("reader", read_only=True).tag(sync=True)
+    RESULTS = ("values", "mean", "sd", "published", "difference")
+
+    input = traitlets.Dict(read_only=True).tag(sync=True)  # what stored.py packs
+    quantity = Chosen().tag(sync=True)
+    radius = Chosen().tag(sync=True)
+    variant = Chosen().tag(sync=True)
+    m = Chosen().tag(sync=True)
+    C0 = Chosen().tag(sync=True)
+    d = Chosen().tag(sync=True)
+    eps = Chosen().tag(sync=True)
+
+    values = result(traitlets.List)
+    mean = result(traitlets.Float)
+    sd = result(traitlets.Float)
+    published = result(traitlets.Float)
+    difference = result(traitlets.Float)
+
+    def __init__(self, figure, folder=stored.RESULTS, **state):
+        self._packed = stored.pack(figure, folder)
+        self.figure, self.about = figure, f"the reader of {self._packed['title']}"
+        self.INPUTS = (*stored.choices(self._packed), *self._packed["axes"])
+        known = {key: state[key] for key in self.INPUTS if key in state}
+        for key, value in known.items():
+            self.class_traits()[key].validate(self, value)
+        super().__init__(**state | stored.settled(self._packed, known))
+        for key, value in known.items():
+            setattr(self, key, value)  # one that is not offered is refused, in the axes' order
+        self.observe(self._settle, self.INPUTS)
+
+    @traitlets.default("input")
+    def _input(self):
+        return self._packed
+
+    def values_of(self, key):
+        """Every value that the figure has of an input."""
+        return stored.choices(self._packed).get(key) or self._packed["axes"].get(key, [])
+
+    @traitlets.validate("m", "C0", "d", "eps")
+    def _beside(self, proposal):
+        """A value is offered beside the others; on a change of several at once this is asked of the last state."""
+        key, value = proposal["trait"].name, proposal["value"]
+        offered = stored.offered(self._packed, self.state, key)
+        if value in offered:
+            return value
+        wanted = ", ".join(map(repr, offered))
+        raise traitlets.TraitError(f"{key} must be one of {wanted} in this part of the grid, got {value!r}.")
+
+    def _settle(self, change):
+        """The axes after the one that changed follow it."""
+        for key, value in stored.settled(self._packed, self.state).items():
+            if getattr(self, key) != value:
+                setattr(self, key, value)
+
+    def __repr__(self):
+        return super().__repr__().replace("(", f"({self.figure!r}, ", 1)
