@@ -119,7 +119,7 @@ function buildReader(input, grid, change) {
   const device = html("div", { class: "lp-note lp-device" });
   const table = numbers(4, { mean: "mean over seeds", sd: "standard deviation", published: "published", difference: "ours − published" });
   const body = html("div", { class: "lp-pair lp-reader" }, picture.el, html("div", { class: "lp-cell" }, strip.el, seeds.el, device));
-  const svg = picture.el.querySelector("svg");
+  const svg = picture.el.querySelector("svg[role=img]");
   svg.classList.add("lp-pick");
   svg.addEventListener("click", (event) => {
     const box = svg.getBoundingClientRect();
