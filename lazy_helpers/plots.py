@@ -427,13 +427,13 @@ def robust_maps(maps: Mapping[str, object], contours: Mapping[str, object], alt:
     """Robust accuracy over image side and budget (Figure 4, left): a map for each name, and on each the 50 % contours.
 
     A map has a row for each cell: ``d``, ``eps``, ``robust_accuracy`` (a mean over seeds). A cell is drawn at its budget, as high as
-    half the way to its neighbours; one that was not run is left empty. ``contours`` are Series of eps against d.
+    half the way to its neighbours (0.05, where it has none); one that was not run is left empty. ``contours`` are Series of eps against d.
     """
     figure, axes = canvas(len(maps), width=9.6, height=4.1, sharex=True, sharey=True, squeeze=False)
     for ax, (name, table) in zip(axes[0], maps.items(), strict=True):
         for d, rows in table.sort_values("eps").groupby("d"):
             eps, side = rows.eps.to_numpy(), math.isqrt(d)
-            gaps = np.diff(eps) / 2
+            gaps = np.diff(eps) / 2 if len(eps) > 1 else np.array([0.025])
             edges = np.concatenate([[eps[0] - gaps[0]], eps[:-1] + gaps, [eps[-1] + gaps[-1]]])
             at, values = np.array([side - 0.5, side + 0.5]), rows.robust_accuracy.to_numpy()[:, None]
             mesh = ax.pcolormesh(at, edges, values, cmap="cividis", vmin=0, vmax=1, linewidth=0)

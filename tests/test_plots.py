@@ -136,8 +136,9 @@ def test_a_map_colours_each_cell_at_its_budget_and_leaves_out_what_was_not_run()
         {"d": [25, 25, 25, 100, 100], "eps": [0.3, 0.1, 0.2, 0.2, 0.4], "robust_accuracy": [0.1, 0.9, 0.5, 0.8, 0.2]}
     )
     contour = pd.Series({25: 0.2, 100: 0.3})
-    figure, _ = plots.robust_maps.__wrapped__({"one": cells, "two": cells[:3]}, {"eps": contour}, "maps")
+    figure, _ = plots.robust_maps.__wrapped__({"one": cells, "two": cells[:1]}, {"eps": contour}, "maps")
     one, two = figure.axes[:2]
+    np.testing.assert_allclose(two.collections[0].get_coordinates()[:, 0, 1], [0.275, 0.325])  # alone on its row
     left, right = one.collections
     assert [len(ax.collections) for ax in (one, two)] == [2, 1]
     np.testing.assert_array_equal(left.get_array().ravel(), [0.9, 0.5, 0.1])  # by budget
