@@ -58,7 +58,7 @@ const COLUMNS = {
   epochs: ["epochs", (run) => text(run.epochs, 3) + (run.ended === 0 ? " (cap)" : "")],
   steps: ["steps", (run) => text(run.steps)],
   deviation_C0: ["C₀ used", (run) => text(run.deviation_C0, 3)],
-  test_accuracy: ["test acc.", (run) => percent(run.test_accuracy)],
+  test_accuracy: ["right", (run) => percent(run.test_accuracy)],
   seconds: ["time", (run) => span(run.seconds)],
 };
 
@@ -74,7 +74,7 @@ function seedTable(input) {
     const lost = cell.missing.map((seed) => ["lp-lost", [String(seed), "not run"], seed]);
     const rows = [...runs, ...lost].sort((one, other) => one[2] - other[2]);
     el.replaceChildren(
-      row("lp-seeds-head", "columnheader", ["seed", quantity.symbol.length < 10 ? quantity.symbol : "value", ...columns.map((column) => COLUMNS[column][0])]),
+      row("lp-seeds-head", "columnheader", ["seed", "value", ...columns.map((column) => COLUMNS[column][0])]),
       ...rows.map(([kind, words]) => row(kind, "cell", words)),
     );
     el.style.setProperty("--lp-rows", most + 1);
