@@ -106,7 +106,7 @@ def spread(
     ``panels`` is ``{y label: {name: (seeds, x)}}``, ``predicted`` is ``{y label: {name: (x,)}}``, drawn dashed. ``same`` panels
     have the same lines: one range of y, one legend. A mean that lacks a seed (NaN) is not drawn.
     """
-    columns = {4: 2, 6: 3}.get(len(panels), len(panels))
+    columns = 2 if len(panels) % 2 == 0 else len(panels)
     rows, width = len(panels) // columns, {1: 5.6, 2: 8.0, 3: 9.6}[columns]
     figure, axes = canvas(columns, rows, width, height=3.1 * rows, squeeze=False, sharey=same)
     for ax, (ylabel, lines) in zip(axes.flat, panels.items(), strict=True):
