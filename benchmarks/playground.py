@@ -8,6 +8,8 @@ d, m        the size of the network
 epoch_ms    the time of an epoch, everything included: SGD, the attacks on the 119 test images and, if adversarial, on the 241
             training images, and the pictures. The median over ROUNDS runs of some seconds each, after two epochs of warm-up.
 slowest_ms  the slowest of these runs
+worker_ms   how long the Worker computed for an epoch, by the system's own account: what else the machine does does not count. The
+            median; empty where the system does not tell (not Linux).
 epochs      how many epochs were timed in all
 blocked_ms  the longest time, while it trained, for which the page itself did not answer: see panels.py
 restart_ms  from the moment at which, in mid-training, the width is set to its least stop (from there to the next one) to the first
@@ -15,6 +17,8 @@ restart_ms  from the moment at which, in mid-training, the width is set to its l
 """
 
 import hashlib
+import math
+import os
 import statistics
 import sys
 import tempfile
@@ -30,7 +34,7 @@ from lazy_helpers.panels import PlaygroundPanel, bundle
 
 ROUNDS = 3
 SECONDS = 2.0  # a run's least length
-COLUMNS = ("training", "d", "m", "epoch_ms", "slowest_ms", "epochs", "blocked_ms", "restart_ms")
+COLUMNS = ("training", "d", "m", "epoch_ms", "slowest_ms", "worker_ms", "epochs", "blocked_ms", "restart_ms")
 
 LESSON = """
 const number = (key) => JSON.parse(document.querySelector(`[data-key=${key}]`).dataset.value);
@@ -38,24 +42,28 @@ const until = (test) => new Promise((resolve, reject) => {
     const look = () => test() ? (clearInterval(timer), clearTimeout(limit), resolve(performance.now())) : null;
     const timer = setInterval(look, 2), limit = setTimeout(() => reject(new Error("Nothing trains.")), 60000);
 });
-const lesson = async (least) => {
-    const perEpoch = 8, main = document.querySelector(".lp-main");
-    main.click();
-    const start = await until(() => number("steps") >= 2 * perEpoch);
+const perEpoch = 8, main = () => document.querySelector(".lp-main");
+const ended = () => main().textContent === "Train again";
+let start, first;
+const begin = async () => {
+    main().click();
+    start = await until(() => number("steps") >= 2 * perEpoch);
     beats.splice(0, beats.length - 1);
-    const first = number("steps");
-    const ended = () => main.textContent === "Train again";
+    first = number("steps");
+};
+const lesson = async (least) => {
     const end = await until(() => ended() || (performance.now() - start > least && number("steps") > first + 2 * perEpoch));
-    const epochs = (number("steps") - first) / perEpoch;
     const gaps = beats.slice(1).map((beat, k) => beat - beats[k]);
-
-    if (ended()) main.click(), await until(() => number("steps") >= perEpoch);
+    return { ms: end - start, epochs: (number("steps") - first) / perEpoch, blocked: Math.max(...gaps) };
+};
+const restart = async () => {
+    if (ended()) main().click(), await until(() => number("steps") >= perEpoch);
     await pause(60 * Math.random());
     const width = document.querySelectorAll("input[type=range]")[1], pressed = performance.now();
     width.value = width.value === "0" ? 1 : 0;
     width.dispatchEvent(new Event("input", { bubbles: true }));
     await answered();
-    return { epoch: (end - start) / epochs, epochs, blocked: Math.max(...gaps), restart: performance.now() - pressed };
+    return performance.now() - pressed;
 };
 """
 
@@ -77,18 +85,54 @@ def timed(page, folder: Path, training: str, d: int, m: int) -> list[dict]:
         source = panels.panel_page(widget).replace("<script>", f"<script>{LESSON}", 1)
         page.goto(panels.write(folder, source))
         page.evaluate("() => opened")
-        found.append(page.evaluate("(least) => lesson(least)", 1000 * SECONDS))
+        page.evaluate("() => begin()")
+        computed = worker_seconds()
+        lesson = page.evaluate("(least) => lesson(least)", 1000 * SECONDS)
+        lesson["worker"] = 1000 * (worker_seconds() - computed) / lesson["epochs"]
+        found.append(lesson | {"restart": page.evaluate("() => restart()")})
     return found
 
 
+def worker_seconds() -> float:
+    """How long the Workers of this process's browser have computed so far; NaN where the system does not tell."""
+    try:
+        ticks = os.sysconf("SC_CLK_TCK")
+        stats = {file.parent.name: _fields(file) for file in Path("/proc").glob("[0-9]*/stat")}
+        ours, more = set(), {str(os.getpid())}
+        while more:
+            ours |= more
+            more = {process for process, fields in stats.items() if fields[2] in more} - ours
+        threads = [_fields(file) for process in ours for file in Path(f"/proc/{process}/task").glob("*/stat")]
+        times = [
+            int(user) + int(system)
+            for name, _, _, *rest in threads
+            if name == "DedicatedWorker"
+            for user, system in [rest[9:11]]
+        ]
+        return sum(times) / ticks if times else math.nan
+    except (OSError, ValueError):
+        return math.nan
+
+
+def _fields(file: Path) -> list[str]:
+    """A line of /proc/.../stat from the name on: the name itself may hold spaces. Empty strings once the process is gone."""
+    try:
+        name, rest = file.read_text().split("(", 1)[1].rsplit(")", 1)
+    except OSError:
+        return [""] * 20
+    return [name, *rest.split()]
+
+
 def row(training: str, d: int, m: int, lessons: list[dict]) -> dict:
-    epochs = [lesson["epoch"] for lesson in lessons]
+    epochs = [lesson["ms"] / lesson["epochs"] for lesson in lessons]
+    worker = statistics.median(lesson["worker"] for lesson in lessons)
     found = {
         "training": training,
         "d": d,
         "m": m,
         "epoch_ms": round(statistics.median(epochs), 1),
         "slowest_ms": round(max(epochs), 1),
+        "worker_ms": "" if math.isnan(worker) else round(worker, 1),
         "epochs": round(sum(lesson["epochs"] for lesson in lessons)),
         "blocked_ms": round(max(lesson["blocked"] for lesson in lessons), 1),
         "restart_ms": round(max(lesson["restart"] for lesson in lessons), 1),
@@ -98,7 +142,7 @@ def row(training: str, d: int, m: int, lessons: list[dict]) -> dict:
 
 
 def main(results: Path = runs.RESULTS) -> int:
-    start = time.perf_counter()
+    start, load = time.perf_counter(), os.getloadavg() if hasattr(os, "getloadavg") else None
     try:
         found = rows()
     except ValueError as error:
@@ -113,6 +157,7 @@ def main(results: Path = runs.RESULTS) -> int:
             f"{name}.mjs": hashlib.sha256((bundle.FOLDER / f"{name}.mjs").read_bytes()).hexdigest()
             for name in ("training", "worker", "playground")
         },
+        "load_before": load,  # of the last 1, 5 and 15 minutes: what else ran on the machine
         "wall_seconds": round(time.perf_counter() - start),
     }
     print(runs.store(results / "bench_cpu_playground.csv", found, manifest))

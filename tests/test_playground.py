@@ -15,6 +15,7 @@ from scipy import stats
 import lazy_helpers as lh
 from lazy_helpers.adversarial import train_adversarial
 from lazy_helpers.panels import PlaygroundPanel, TheoremPanel, bundle, digits, draw, permutation
+from lazy_helpers.runs import load_results
 from lazy_helpers.train import logistic_loss
 
 HOW = dict(lr=0.2, batch_size=32, progress=False)
@@ -102,7 +103,7 @@ def assert_same(found, wanted, tolerance=1e-8):
 def maths(panel_maths):
     """A function that evaluates JavaScript among the panels' own names, with the digits as `digits`."""
     evaluate = panel_maths(
-        "{ train, unpackDigits, initialNet, permutation, valuesAt, pgd, sgdStep, deviation, desk, MAX_EPOCHS, LR, BATCH, ATTACK_STEPS }"
+        "{ train, unpackDigits, initialNet, permutation, valuesAt, pgd, sgdStep, deviation, desk, PANELS, MAX_EPOCHS, LR, BATCH, ATTACK_STEPS }"
     )
     evaluate("(packed) => { window.digits = packed; }", digits.packed())
     return evaluate
@@ -457,6 +458,19 @@ def test_a_browser_without_workers_trains_in_the_page(offline_page, tmp_path, in
 
 
 @pytest.mark.browser
+def test_answers_of_an_earlier_run_are_passed_over(offline_page, tmp_path):
+    offline_page.add_init_script("window.Worker = class { constructor() { window.worker = this; } postMessage(message) { this.last = message; } terminate() {} }")  # fmt: skip
+    page = tmp_path / "page.html"
+    page.write_text(page_with(PlaygroundPanel(**STATE)), encoding="utf-8")
+    offline_page.goto(page.as_uri())
+    offline_page.wait_for_function("window.worker?.last")
+    offline_page.evaluate("worker.onmessage({ data: { id: worker.last.id - 1, state: {}, data: { over: true } } })")
+    assert offline_page.locator("button.lp-main").text_content() == "Train" and offline_page.errors == []
+    press(offline_page, "Train")
+    assert offline_page.evaluate("[worker.last.on, worker.last.state.m]") == [True, 100]
+
+
+@pytest.mark.browser
 def test_keyboard_words_and_address(opened):
     page = opened(PlaygroundPanel(**STATE | dict(C0=1.0)))
     train = page.get_by_role("button", name="Train", exact=True)
@@ -552,3 +566,12 @@ def test_what_a_page_pays_for_the_playground():
     own = sum((bundle.FOLDER / f"{name}.mjs").stat().st_size for name in ("training", "playground", "worker"))
     assert len(stored(PlaygroundPanel())) + own < 150_000
     assert json.loads(json.dumps(digits.packed()))["train"] == 241
+
+
+@pytest.mark.browser
+def test_every_size_on_offer_has_its_measured_time(maths):
+    stored = load_results("bench_cpu_playground")
+    controls = maths("() => lazy.PANELS.playground.controls")
+    offered = [(way, d, m) for way in controls["training"]["options"] for d in controls["d"]["values"] for m in controls["m"]["values"]]  # fmt: skip
+    assert list(zip(stored.training, stored.d, stored.m, strict=True)) == offered
+    assert (0 < stored.worker_ms).all() and (stored.worker_ms <= 1.1 * stored.slowest_ms).all()
