@@ -19,7 +19,8 @@ from torch import Tensor
 
 import lazy_helpers as lh
 from lazy_helpers import tiles
-from lazy_helpers.experiments import BATCH, LR, SQUARES
+from lazy_helpers.cells import BATCH, LR
+from lazy_helpers.experiments import SQUARES
 from lazy_helpers.train import trajectories
 
 OURS = "lazy_helpers"
