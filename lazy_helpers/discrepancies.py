@@ -2,26 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 
-from .runs import RESULTS, load_manifest, load_results
+from .entries import Discrepancy, hashes, seeds_of
+from .runs import RESULTS, load_results
 from .verdicts import Estimate, estimate, select
 
 NOT_YET = "(not run yet)"
-
-
-@dataclasses.dataclass(frozen=True)
-class Discrepancy:
-    """What the text says, what the scripts do, and the effect, measured in the stored results ``where`` with hashes ``sha``."""
-
-    number: int
-    text: str
-    code: str
-    effect: str
-    where: tuple[str, ...]
-    seeds: str
-    sha: tuple[str, ...]
 
 
 def discrepancies(results: Path = RESULTS) -> list[Discrepancy]:
@@ -144,20 +131,3 @@ def _lasting(results: Path) -> str:
         f"training lasts {ruled.epochs.mean():.0f} epochs in the mean instead of {own.epochs.mean():.0f}, and "
         f"{ruled.stopped.sum()} of {len(ruled)} runs end by the rule"
     )
-
-
-def seeds_of(name: str, results: Path = RESULTS, m: int | None = None) -> str:
-    """How many seeds stand behind a result, at each width where they differ, or at one width."""
-    counts = {
-        int(width): len(seeds)
-        for width, seeds in load_manifest(name, results)["configuration"]["seeds"].items()
-        if m in (None, int(width))
-    }
-    if len(set(counts.values())) == 1:
-        return str(next(iter(counts.values())))
-    return ", ".join(f"{count} at m = {width:,}" for width, count in counts.items())
-
-
-def hashes(where: tuple[str, ...], results: Path = RESULTS) -> tuple[str, ...]:
-    """The first digits of the stored results' SHA-256."""
-    return tuple(load_manifest(name, results)["csv_sha256"][:12] for name in where)

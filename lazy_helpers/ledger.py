@@ -7,19 +7,18 @@ published points, which were read off the figures. The rule of the verdicts is i
 
 from __future__ import annotations
 
-import dataclasses
-import html
 import math
 from pathlib import Path
 
 import numpy as np
 
-from .discrepancies import Discrepancy, change, discrepancies, hashes, ratio, seeds_of
+from .discrepancies import NOT_YET, change, discrepancies, ratio
+from .entries import Row, page, row, table
 from .fit import crossing
 from .runs import RESULTS, load_manifest, load_results
-from .verdicts import Point, along, by_seed, ends, estimate, exponent, fitted, halved, select, verdict
+from .verdicts import Point, along, by_seed, ends, estimate, exponent, fitted, halved, percent, select, verdict
 
-__all__ = ["Discrepancy", "Row", "discrepancies", "page", "rows", "table"]
+__all__ = ["Row", "discrepancies", "page", "rows", "table"]
 ERROR = 0.01  # our guess at the threshold on the test error: the paper's did not reach us
 ROBUST = 0.9  # Corollary 3.2's robust error
 FAR = 196  # from this d on we ask whether a rate for large d has set in
@@ -29,22 +28,6 @@ QUANTITIES = {  # published curve: its symbol, our column beside it, its rate in
     "step_size": ("η/‖x‖", "step_size_published", -1.0, "step_size"),
 }
 UNREADABLE = "not comparable: not published in readable form"
-
-
-@dataclasses.dataclass(frozen=True)
-class Row:
-    """What the paper has and what we have; ``where`` names the stored results, the verdict's first, ``sha`` their hashes."""
-
-    item: str
-    where: tuple[str, ...]
-    theirs: str
-    ours: str
-    seeds: str
-    device: str
-    hours: float
-    sha: tuple[str, ...]
-    verdict: str
-    reason: str
 
 
 def rows(results: Path = RESULTS) -> list[Row]:
@@ -57,8 +40,8 @@ def rows(results: Path = RESULTS) -> list[Row]:
         _figure5(results),
         _radii("fig6", "Figure 6", "theory", results),
         _figure7(results),
-        _images("training images", "algorithm", 12_665, _training(results), results),
-        _images("test images", "fig2", 2_115, _tested(results), results),
+        _images("Training images", "algorithm", 12_665, _training(results), results),
+        _images("Test images", "fig2", 2_115, _tested(results), results),
         _test_error(results),
         _robust_error(results),
         *(_rate(name, results) for name in QUANTITIES),
@@ -67,15 +50,6 @@ def rows(results: Path = RESULTS) -> list[Row]:
         _transition_theory(results),
         _transition_width(results),
     ]
-
-
-def _row(item, where, theirs, ours, verdict, reason, results, m=None) -> Row:
-    """A row with what the manifests say of it; ``m`` is the only width that it uses."""
-    first = load_manifest(where[0], results)
-    if first["missing"]:
-        verdict += f"; partly run: {first['cells']} of {first['cells'] + len(first['missing'])} cells"
-    run = seeds_of(where[0], results, m), ", ".join(first["devices"]), first["wall_seconds"] / 3600
-    return Row(item, where, theirs, ours, *run, hashes(where, results), verdict, reason)
 
 
 def _figure2(results: Path) -> Row:
@@ -90,13 +64,13 @@ def _figure2(results: Path) -> Row:
         gaps += [(abs(own[d].mean / curve[d] - 1), symbol, d, reading[name] / curve[d]) for d in own]
     gap, symbol, d, error = max(gaps)
     last = table[table.d == table.d.max()].relative_perturbation
-    return _row(
+    return row(
         f"Figure 2, m = 1,000, d = {min(own)} to {max(own)}",
         ("fig2", "published_fig2"),
         "; ".join(theirs),
         "; ".join(ours),
         verdict(*points),
-        f"The widest gap, {gap:.0%}, is that of {symbol} at d = {d}, where the reading error is {error:.0%} of the value. "
+        f"The widest gap, {percent(gap)}, is that of {symbol} at d = {d}, where the reading error is {percent(error)} of the value. "
         f"How many runs stand behind a published point did not reach us; at d = {table.d.max()} our seeds' ‖δ‖/‖x‖ differ by a "
         f"factor of {last.max() / last.min():.1f}. We leave out the scripts' output bias of ±1/√m.",
         results,
@@ -118,7 +92,7 @@ def _radii(name: str, figure: str, variant: str, results: Path) -> Row:
         )
     if variant == "theory":
         reason += ". Ours is the last network inside the ball; how the figure's left it did not reach us"
-    return _row(
+    return row(
         f"{figure}, ‖δ‖/‖x‖ for each C0, m = 1,000, d = {table.d.min()} to {table.d.max()}",
         (name,),
         "curves for C0 = 10, 20, 30, 40, not readable",
@@ -134,7 +108,7 @@ def _figure4_left(results: Path) -> Row:
     theirs, reading = _published_halves(results)
     own = {d: estimate(values) for d, values in _halves("published", results).items() if d in theirs}
     table = select("fig4_left", results, variant="published")
-    return _row(
+    return row(
         f"Figure 4, left: eps at which robust accuracy is one half, C0 = 10, d = {min(own)} to {max(own)}",
         ("fig4_left", "published_fig4_left", "algorithm"),
         f"{theirs[min(own)]:.2f} to {theirs[max(own)]:.2f}",
@@ -149,14 +123,14 @@ def _figure4_left(results: Path) -> Row:
 
 def _figure4_right(results: Path) -> Row:
     grid = _halves_of_width(results)
-    return _row(
+    return row(
         "Figure 4, right: C0 = V√m at which robust accuracy is one half, d = 784, eps = 0.2",
         ("fig4_right",),
         "benchmark V = 25/√m, that is C0 = 25",
         "; ".join(f"{estimate(values):.1f} at m = {m:,}" for m, values in grid.items()),
         UNREADABLE,
         f"Only the benchmark line could be read, and it need not be the contour of one half; ours lies at "
-        f"{grid.to_numpy().mean() / 25:.0%} of it. The paper's widths reach 20,000, ours {grid.columns.max():,}.",
+        f"{percent(grid.to_numpy().mean() / 25)} of it. The paper's widths reach 20,000, ours {grid.columns.max():,}.",
         results,
     )
 
@@ -164,7 +138,7 @@ def _figure4_right(results: Path) -> Row:
 def _figure5(results: Path) -> Row:
     table = select("fig2", results, variant="theory", m=1_000)
     d = table.d.max()
-    return _row(
+    return row(
         f"Figure 5, m = 1,000, d = {table.d.min()} to {d}",
         ("fig2", "differences"),
         "three curves at ‖x‖ = 1, not readable",
@@ -183,7 +157,7 @@ def _figure7(results: Path) -> Row:
     table, symbols = load_results("fig7", results), {"norm": "‖δ‖", "grad_norm": "‖∇f‖", "eta": "η"}
     narrow = table[(table.variant == "published") & (table.m == 1_000)]
     p, distance = (table[[f"{name}_{what}" for name in symbols]].to_numpy() for what in ("log10_p", "distance"))
-    return _row(
+    return row(
         "Figure 7, d = 784, m = 1,000: mean ± standard deviation over test points",
         ("fig7",),
         "three histograms, not readable",
@@ -213,7 +187,7 @@ def _tested(results: Path) -> set[int]:
 
 def _images(item: str, where: str, theirs: int, counts: set[int], results: Path) -> Row:
     same = counts == {theirs}
-    return _row(
+    return row(
         item,
         (where,),
         f"{theirs:,}",
@@ -227,13 +201,13 @@ def _images(item: str, where: str, theirs: int, counts: set[int], results: Path)
 def _test_error(results: Path) -> Row:
     table = load_results("fig2", results)
     error, unit = (1 - table[table.variant == name].test_accuracy for name in ("published", "theory"))
-    return _row(
-        "test error of the networks of Figure 2",
+    return row(
+        "Test error of the networks of Figure 2",
         ("fig2",),
         "below a threshold that did not reach us",
-        f"{error.mean():.2%} in the mean, {error.min():.2%} to {error.max():.2%}",
+        f"{percent(error.mean(), 2)} in the mean, {percent(error.min(), 2)} to {percent(error.max(), 2)}",
         f"not comparable: no threshold; 1 % holds in {(error < ERROR).sum()} of {len(error)} cells",
-        f"The 1 % is our guess. At unit norm and inside the ball the largest error is {unit.max():.1%}, and 1 % holds in "
+        f"The 1 % is our guess. At unit norm and inside the ball the largest error is {percent(unit.max(), 1)}, and 1 % holds in "
         f"{(unit < ERROR).sum()} of {len(unit)} cells.",
         results,
     )
@@ -241,14 +215,14 @@ def _test_error(results: Path) -> Row:
 
 def _robust_error(results: Path) -> Row:
     table = load_results("fig2", results)
-    return _row(
-        "robust error (Corollary 3.2), here at a budget of 5/√d",
+    return row(
+        "Robust error (Corollary 3.2), here at a budget of 5/√d",
         ("fig2",),
         f"above {ROBUST:g}",
         f"{table.robust_error.min():.3f} to {table.robust_error.max():.3f}",
         f"holds in {(table.robust_error > ROBUST).sum()} of {len(table)} cells",
         "The corollary's budget is a multiple of 1/√d that the paper does not name; 5 is that of its benchmark curve. We try "
-        f"one direction, so ours is a lower bound. At d = {table.d.min()} the budget is {5 / math.sqrt(table.d.min()):.0%} of ‖x‖.",
+        f"one direction, so ours is a lower bound. At d = {table.d.min()} the budget is {percent(5 / math.sqrt(table.d.min()))} of ‖x‖.",
         results,
     )
 
@@ -260,15 +234,15 @@ def _rate(name: str, results: Path) -> Row:
     table = select("fig2", results, variant="theory", m=m)
     grid, gradient = by_seed(table, column), table.groupby("d").grad_norm.mean()
     first, last = gradient.index[0], gradient.index[-1]
-    return _row(
-        f"exponent of {_unit(symbol)} in d at ‖x‖ = 1, m = {m:,}",
+    return row(
+        f"Exponent of {_unit(symbol)} in d at ‖x‖ = 1, m = {m:,}",
         ("fig2",),
         f"{rate:+.1f} (theory)",
         f"{exponent(grid):+.2f}",
         verdict(Point(rate, exponent(grid))),
         f"A rate for large d: from d = {FAR} on ours is {exponent(grid[[d for d in grid if d >= FAR]]):+.2f}. Training makes ∇f longer where d is "
-        f"small: before it ‖∇f‖ is about √(d/2). At d = {first} it is {gradient[first]:.1f} after {math.sqrt(first / 2):.1f}, "
-        f"at d = {last} {gradient[last]:.1f} after {math.sqrt(last / 2):.1f}.",
+        f"small: before it ‖∇f‖ is about √(d/2). At d = {first} it is {gradient[first]:.1f} after {math.sqrt(first / 2):.1f}; "
+        f"at d = {last}, {gradient[last]:.1f} after {math.sqrt(last / 2):.1f}.",
         results,
         m,
     )
@@ -285,8 +259,8 @@ def _curve_rate(name: str, results: Path) -> Row:
     reason = f"The reading error leaves the published exponent uncertain by {error:.2g}."
     if name == "step_size":
         reason += f" The step taken, η, has the exponent {exponent(by_seed(table, 'eta')):+.2f}: the figure divides it by ‖x‖, which grows with d."
-    return _row(
-        f"exponent of {symbol} in d, Figure 2, m = 1,000",
+    return row(
+        f"Exponent of {symbol} in d, Figure 2, m = 1,000",
         ("fig2", "published_fig2"),
         f"{theirs:+.2f} (fitted)",
         f"{own:+.2f}",
@@ -299,16 +273,16 @@ def _curve_rate(name: str, results: Path) -> Row:
 
 def _transition_published(results: Path) -> Row:
     (theirs, reading), grid = _published_halves(results), _halves("published", results)
-    grid = grid[[d for d in grid if d in theirs]]
+    grid, theory = grid[[d for d in grid if d in theirs]], _halves("theory", results)
     fit, error = fitted(grid.columns, [theirs[d] for d in grid], [reading[d] for d in grid])
-    return _row(
-        f"phase transition in d (Figure 4, left): exponent of the eps that halves accuracy, d = {min(grid)} to {max(grid)}",
+    return row(
+        f"Phase transition in d (Figure 4, left): exponent of the eps that halves accuracy, d = {min(grid)} to {max(grid)}",
         ("fig4_left", "published_fig4_left", "algorithm"),
         f"{fit:+.2f} (fitted)",
         f"{exponent(grid):+.2f}",
         verdict(Point(fit, exponent(grid), error)),
-        f"The reading error leaves the published exponent uncertain by {error:.2g}. In the theory's setting over the same d ours is "
-        f"{exponent(_halves('theory', results)[grid.columns]):+.2f}: the scripts have a box (alone: {change('box', results)}) and biases (alone: {change('bias', results)}).",
+        f"The reading error leaves the published exponent uncertain by {error:.2g}. In the theory's setting over these d ours is "
+        f"{exponent(theory[[d for d in theory if d in grid]]):+.2f}: the scripts have a box (alone: {change('box', results)}) and biases (alone: {change('bias', results)}).",
         results,
     )
 
@@ -318,8 +292,8 @@ def _transition_theory(results: Path) -> Row:
     own = exponent(grid)
     scaled, far = (grid * np.sqrt(grid.columns.to_numpy(float))).mean(), grid[[d for d in grid if d >= FAR]]
     tail = f" From d = {FAR} on the exponent is {exponent(far):+.2f}." if far.shape[1] > 1 else ""
-    return _row(
-        f"the same at ‖x‖ = 1 without box and biases, d = {min(grid)} to {max(grid)}",
+    return row(
+        f"The same at ‖x‖ = 1 without box and biases, d = {min(grid)} to {max(grid)}",
         ("fig4_left",),
         "-0.5 (benchmark 5/√d)",
         f"{own:+.2f}",
@@ -331,11 +305,19 @@ def _transition_theory(results: Path) -> Row:
 
 def _transition_width(results: Path) -> Row:
     grid = _halves_of_width(results)
-    own, drift = exponent(grid / np.sqrt(grid.columns.to_numpy(float))), exponent(grid)
-    return _row(
-        "phase transition in m (Figure 4, right): exponent of the V that halves accuracy",
-        ("fig4_right",),
+    item, theirs = (
+        "Phase transition in m (Figure 4, right): exponent of the V that halves accuracy",
         "-0.5 (benchmark 25/√m)",
+    )
+    if grid.shape[1] < 2:
+        return row(
+            item, ("fig4_right",), theirs, NOT_YET, "none yet", "One width has been run, two are needed.", results
+        )
+    own, drift = exponent(grid / np.sqrt(grid.columns.to_numpy(float))), exponent(grid)
+    return row(
+        item,
+        ("fig4_right",),
+        theirs,
         f"{own:+.2f}",
         verdict(Point(-0.5, own)),
         f"Were it a function of C0 = V√m alone, that C0 would have the exponent 0 in m; it has {drift:+.2f}.",
@@ -382,32 +364,3 @@ def _published_halves(results: Path) -> tuple[dict[int, float], dict[int, float]
 def _halves_of_width(results: Path):
     """Figure 4, right: our C0 at which robust accuracy is one half, ``(seeds, m)``."""
     return halved("fig4_right", results, "robust_accuracy", "C0", "m")
-
-
-def table(entries: list[Row] | list[Discrepancy]):
-    """Rows of one kind as a pandas DataFrame, a column for each field."""
-    import pandas as pd
-
-    return pd.DataFrame([dataclasses.asdict(entry) for entry in entries])
-
-
-def page(entries: list[Row] | list[Discrepancy]) -> str:
-    """Rows of one kind as HTML: the short fields side by side, beneath them the long one and where the numbers come from."""
-    ledger = isinstance(entries[0], Row)
-    heads = ("", "the paper", "ours", "verdict") if ledger else ("", "the text", "the published scripts")
-    lines = [f'<table class="ledger"><thead><tr>{"".join(f"<th>{head}</th>" for head in heads)}</tr></thead>']
-    for entry in entries:
-        if ledger:
-            first, *cells, long = entry.item, entry.theirs, entry.ours, entry.verdict, entry.reason
-            source = f"Seeds: {entry.seeds}; {entry.hours:.1f} h on {entry.device}"
-        else:
-            first, *cells, long = str(entry.number), entry.text, entry.code, entry.effect
-            source = f"Seeds: {entry.seeds}"
-        files = ", ".join(f"{name}.csv {sha}" for name, sha in zip(entry.where, entry.sha, strict=True))
-        source = "" if entry.where == ("none",) else f"<br><small>{html.escape(source)}; {files}</small>"
-        row = "".join(f'<td style="border: 0">{html.escape(cell)}</td>' for cell in cells)
-        lines.append(
-            f'<tbody style="text-align: left"><tr><th style="border: 0">{html.escape(first)}</th>{row}</tr>'
-            f'<tr><td colspan="{len(heads)}">{html.escape(long)}{source}</td></tr></tbody>'
-        )
-    return "\n".join(lines) + "</table>"

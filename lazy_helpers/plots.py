@@ -203,7 +203,7 @@ def figure2(table, variant: str, published=None, curves: str = "m"):
         else f"a curve for each C0 of {', '.join(f'{c:g}' for c in sorted(set(rows.C0)))}"
     )
     alt = (
-        f"Three log-log plots against d from 25 to 784, {variant} variant. Relative perturbation falls from "
+        f"Three log-log plots against d from {d.min()} to {d.max()}, {variant} variant. Relative perturbation falls from "
         f"{ends['relative_perturbation']}, gradient norm rises from {ends['grad_norm']}, step size falls from "
         f"{ends['step_size']} (means over seeds at the smallest {'width' if curves == 'm' else 'C0'}); {which}."
     )
@@ -436,7 +436,7 @@ def robust_maps(maps: Mapping[str, object], contours: Mapping[str, object], alt:
             gaps = np.diff(eps) / 2 if len(eps) > 1 else np.array([0.025])
             edges = np.concatenate([[eps[0] - gaps[0]], eps[:-1] + gaps, [eps[-1] + gaps[-1]]])
             at, values = np.array([side - 0.5, side + 0.5]), rows.robust_accuracy.to_numpy()[:, None]
-            mesh = ax.pcolormesh(at, edges, values, cmap="cividis", vmin=0, vmax=1, linewidth=0)
+            mesh = ax.pcolormesh(at, edges, values, cmap="cividis", vmin=0, vmax=1, edgecolors="face", linewidth=0.3)
         for k, (label, eps50) in enumerate(contours.items()):
             x, look = [math.isqrt(d) for d in eps50.index], ("-", "^-", "o-")[k]
             edge = [patheffects.Stroke(linewidth=3.6, foreground="black"), patheffects.Normal()]  # seen on any ground
@@ -487,5 +487,5 @@ def bands(
             ax.yaxis.set_major_formatter("{x:g}")
             ax.yaxis.set_minor_locator(ticker.NullLocator())
     handles = {label: handle for ax in axes[0] for handle, label in zip(*ax.get_legend_handles_labels(), strict=True)}
-    figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=4)
+    figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=2 if len(panels) == 1 else 4)
     return figure, alt

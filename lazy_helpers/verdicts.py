@@ -66,6 +66,11 @@ def verdict(*points: Point) -> str:
     return word if len(points) == 1 else f"{word} at {len(off)} of {len(points)} points, agrees at the others"
 
 
+def percent(share: float, digits: int = 0) -> str:
+    """A share as per cent."""
+    return f"{100 * share:.{digits}f} %"
+
+
 def select(name: str, results: Path, **fields):
     """The rows of a stored result that have these values; a ``ValueError`` where there are none."""
     table = load_results(name, results)
