@@ -96,6 +96,12 @@ class RobustCell(Cell):
     def key(self) -> str:
         return f"{super().key}_e{self.eps:g}"
 
+    @property
+    def cost(self) -> float:
+        how = TRAININGS[self.variant]
+        epochs = 25 if how.stop == "published" else 0.1 / how.lr  # the published rule does not end training
+        return super().cost * epochs * (how.attack_steps + 3) / 8 * (how.images or 12_000) / 4_000
+
 
 def grid(variants, ds, seeds: dict[int, int], data: str = "mnist", C0s=(10.0,)) -> Callable[[int | None], list[Cell]]:
     """All cells with these variants, d and C0; ``seeds`` is the number of seeds at each width."""
