@@ -175,8 +175,8 @@ def figure2(table, variant: str, published=None, curves: str = "m"):
         for k, (value, of_curve) in enumerate(rows.groupby(curves)):
             seeds = of_curve.pivot(index="d", columns="seed", values=column)
             mean, sd = seeds.mean(axis=1), seeds.std(axis=1)
-            name = f"$m = 10^{round(np.log10(value))}$, ours" if curves == "m" else f"$C_0 = {value:g}$"
-            ax.plot(seeds.index, mean, "os^D"[k] + "-", color=COLOURS[k], label=name)
+            curve = f"$m = 10^{round(np.log10(value))}$, ours" if curves == "m" else f"$C_0 = {value:g}$"
+            ax.plot(seeds.index, mean, "os^D"[k] + "-", color=COLOURS[k], label=curve)
             ax.fill_between(seeds.index, mean - sd, mean + sd, color=COLOURS[k], alpha=0.22, linewidth=0)
         if published is not None:
             for curve, colour, marker in (("m=1e3", COLOURS[0], "o"), ("m=1e5", COLOURS[2], "^")):
@@ -242,7 +242,7 @@ def histograms(rows):
                 label="Gaussian",
             )
             ax.set_xlim(edges[:-1][kept].min(), edges[-1])
-            _finish(ax, label, "density", title if ax is line[0] else "", legend=ax is line[0])
+            _finish(ax, label, "density", title if ax is line[0] else "", legend=ax is axes[0, 0])
         said.append(
             f"{title}: "
             + ", ".join(f"{name} skewness {row[f'{name}_skewness']:.2f}" for name in ("norm", "grad_norm", "eta"))

@@ -118,7 +118,8 @@ def describe(name: str, results: Path = RESULTS) -> str:
     if "cells" in manifest:
         missing = f", {len(manifest['missing'])} not run" if manifest["missing"] else ""
         hours = manifest["wall_seconds"] / 3600
-        line += f": {manifest['cells']} cells{missing}, {hours:.1f} h on {', '.join(manifest['devices'])}"
+        devices = ", ".join(sorted({device.split(" (")[0] for device in manifest["devices"]}))  # threads left out
+        line += f": {manifest['cells']} cells{missing}, {hours:.1f} h on {devices}"
     return line
 
 
