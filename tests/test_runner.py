@@ -267,7 +267,7 @@ def test_the_lines_for_slurm_that_the_book_shows_run(folder, monkeypatch):
     """On a local cluster in the place of the SLURM one, with the digits in the place of MNIST."""
     book = json.loads((runs.ROOT / "book" / "scale.ipynb").read_text())
     text = "".join(line for cell in book["cells"] for line in cell["source"])
-    (lines,) = re.findall(r"```python\n(.*?SLURMCluster.*?)```", text, re.DOTALL)
+    lines = re.search(r"```python\n(.*?SLURMCluster.*?)```", text, re.DOTALL)[1]
     asked = {}
     with dask_cluster() as executor:
         client = executor.__self__

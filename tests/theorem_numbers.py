@@ -128,7 +128,11 @@ def terms(net, d, C0, R, lens):
     least, _ = certificate(net, x[0], C0, y)
     T, u = torch.tensor([(sigma(d, m) + C0) * R]).double(), net.W[:, 0]
     sides = ((float(span.high[0]), net.a > 0), (-float(span.low[0]), net.a < 0))
-    return [(top, least, float(theorem._by_size(u[up].abs(), C0 / math.sqrt(m), T, m)[0]) / R) for top, up in sides if top > 0]
+    return [
+        (top, least, float(theorem._by_size(u[up].abs(), C0 / math.sqrt(m), T, m)[0]) / R)
+        for top, up in sides
+        if top > 0
+    ]
 
 
 def three_terms(d, m, C0, R, lens, seed):
