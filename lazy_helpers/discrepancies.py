@@ -58,7 +58,7 @@ def discrepancies(results: Path = RESULTS) -> list[Discrepancy]:
         (
             "project after every step",
             "project once an epoch; report the accuracy before projecting",
-            f"In Figure 4 left C0 is {left.deviation_C0.mean():.1f} before projecting, and the accuracy then is higher by "
+            f"In Figure 4, left, the C0 used is {left.deviation_C0.mean():.1f} before projecting, and the accuracy then is higher by "
             f"{estimate(early.groupby(left.seed).mean()):.3f} in the mean over cells, by {early.max():.3f} at most. "
             f"Reported so, instead of projecting after every step: {change('epoch projection', results, 'robust_accuracy_before')}.",
             ("fig4_left", "algorithm"),
@@ -91,7 +91,7 @@ def discrepancies(results: Path = RESULTS) -> list[Discrepancy]:
             "means over test points",
             "‖∇f‖ counts every point; δ and η count a misclassified one as 0",
             f"‖δ‖/‖x‖ × {averaged.min():.3f} to {averaged.max():.3f} at m = 1,000, with {narrow.misclassified.min()} to "
-            f"{narrow.misclassified.max()} points misclassified; the grid of the scripts' search is in it.",
+            f"{narrow.misclassified.max()} points misclassified; this includes the rounding to the grid of the scripts' search.",
             ("fig2",),
         ),
     )

@@ -91,7 +91,7 @@ def _radii(name: str, figure: str, variant: str, results: Path) -> Row:
             "ball gives the same network there"
         )
     if variant == "theory":
-        reason += ". Ours is the last network inside the ball; how the figure's left it did not reach us"
+        reason += ". Ours is the last network inside the ball; whether the figure's is too did not reach us"
     return row(
         f"{figure}, ‖δ‖/‖x‖ for each C0, m = 1,000, d = {table.d.min()} to {table.d.max()}",
         (name,),
@@ -146,8 +146,8 @@ def _figure5(results: Path) -> Row:
             f"{_unit(symbol)} {ends(along(table, column), '.2g')}" for symbol, _, _, column in QUANTITIES.values()
         ),
         UNREADABLE,
-        "No value could be read. Ours is the last network inside the ball; how the figure's left it did not reach us. In Figure 2 "
-        f"that choice alone makes ‖δ‖/‖x‖ × {ratio('step exit', d, results):.2f} at d = {d}.",
+        "No value could be read. Ours is the last network inside the ball; whether the figure's is too did not reach us. In Figure 2 "
+        f"that choice, with a new shuffle in every epoch, makes ‖δ‖/‖x‖ × {ratio('step exit', d, results):.2f} at d = {d}.",
         results,
         1_000,
     )
@@ -241,8 +241,8 @@ def _rate(name: str, results: Path) -> Row:
         f"{exponent(grid):+.2f}",
         verdict(Point(rate, exponent(grid))),
         f"A rate for large d: from d = {FAR} on ours is {exponent(grid[[d for d in grid if d >= FAR]]):+.2f}. Training makes ∇f longer where d is "
-        f"small: before it ‖∇f‖ is about √(d/2). At d = {first} it is {gradient[first]:.1f} after {math.sqrt(first / 2):.1f}; "
-        f"at d = {last}, {gradient[last]:.1f} after {math.sqrt(last / 2):.1f}.",
+        f"small: before it ‖∇f‖ is about √(d/2). After it, at d = {first}, it is {gradient[first]:.1f} instead of {math.sqrt(first / 2):.1f}; "
+        f"at d = {last}, {gradient[last]:.1f} instead of {math.sqrt(last / 2):.1f}.",
         results,
         m,
     )
