@@ -101,13 +101,15 @@ def by_seed(table, column: str, x: str = "d"):
 def halved(name: str, results: Path, column: str, x: str, by: str, **fields):
     """Where ``column`` of a result passes one half along x, straight between the cells with these values: ``(seeds, by)``.
 
+    A seed counts where it has every x that any seed has there: a line across a missing cell would be a guess.
     Raises ``ValueError`` where it does so nowhere.
     """
     table = select(name, results, **fields)
+    whole = table.groupby(by)[x].nunique()
     cells = [
         {"seed": seed, by: at, "half": crossing(part[x], part[column], 0.5)}
         for (seed, at), part in table.sort_values(x).groupby(["seed", by])
-        if len(part) > 1
+        if len(part) == whole[at] > 1
     ]
     grid = by_seed(type(table)(cells, columns=["seed", by, "half"]), "half", by)
     if grid.empty:
