@@ -26,6 +26,7 @@ MODULES = (
     "projections",
     "difference",
     "theorem",
+    "dynamics",
     "training",
     "playground",
     "stored",
