@@ -136,6 +136,17 @@ def pga(
     return Ascent(end, problem.value(end), steps.view(problem.shape), kappa, converged, top, status, path)
 
 
+def climb(problem: Inner, delta: Tensor, steps: int, eta: float = 1.0) -> Tensor:
+    """So many steps on the sphere by the current gradient's norm, for training: nothing is checked or judged."""
+    tiny = torch.finfo(delta.dtype).tiny
+    eps = problem.eps.unsqueeze(-1)
+    for _ in range(steps):
+        G = problem.grad(delta)
+        delta = delta + eta * eps * G / G.norm(dim=-1, keepdim=True).clamp(min=tiny)
+        delta = eps * delta / delta.norm(dim=-1, keepdim=True).clamp(min=tiny)
+    return delta
+
+
 def _check_start(problem: Inner, start: Tensor, within: str) -> None:
     far = start.norm(dim=-1) / problem.eps
     slack = max(NUDGE, 50 * torch.finfo(start.dtype).eps)
@@ -252,4 +263,29 @@ def critical_scale(net: Network, x0: Tensor, y, ratio=0.3, low: float = 1e-3, hi
         middle = (left * right).sqrt()
         above = excess(middle) > 0
         left, right = torch.where(above, left, middle), torch.where(above, middle, right)
+    return CriticalScale(torch.where(found, right, math.nan), found)
+
+
+def found_scale(net: Network, x0: Tensor, y, ratio=0.3, low: float = 0.02, high: float = 50.0, **how) -> CriticalScale:
+    """The least s in [low, high] at which :func:`second_maximum` finds a pair, to half a percent; ``how`` goes to :func:`pga`.
+
+    Three rounds of 17 scales a factor apart, each between the last without a pair and the first with one. Arguments as in
+    :func:`~lazy_helpers.landscape.inner_problem`, but for ``x0``, which is one point ``(1, d)``; returns ``(*members, 1)``.
+    """
+    check_positive("low", low), check_positive("high", high)
+    if x0.shape[-2] != 1:
+        raise ValueError(f"x0 must be one point of shape (1, d), got {tuple(x0.shape)}: pass x0[:1].")
+    steps = 17
+    left = torch.full((*net.members, 1), low, dtype=x0.dtype, device=x0.device)
+    right = torch.full_like(left, high)
+    rungs = torch.linspace(0, 1, steps, dtype=x0.dtype, device=x0.device)
+    found = None
+    for _ in range(3):
+        scales = left * (right / left) ** rungs
+        problem = inner_problem(net, x0.expand(*net.members, steps, -1), y, scales, ratio)
+        met = second_maximum(problem, **how).found
+        found = met.any(-1, keepdim=True) if found is None else found
+        first = met.to(torch.uint8).argmax(-1, keepdim=True)
+        right = torch.where(met.any(-1, keepdim=True), scales.gather(-1, first), right)
+        left = torch.where(met.any(-1, keepdim=True), scales.gather(-1, (first - 1).clamp(min=0)), left)
     return CriticalScale(torch.where(found, right, math.nan), found)

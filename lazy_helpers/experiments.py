@@ -9,6 +9,16 @@ import torch
 
 from .cells import TRAININGS, VARIANTS, Cell, RobustCell, Setup, Training, grid
 from .deep import measure_deep
+from .first_order import (
+    RATES,
+    STARTERS,
+    Start,
+    measure_ascent,
+    measure_maxima,
+    measure_scales,
+    measure_start,
+    scale_grid,
+)
 from .measurements import (
     measure_certified,
     measure_flips,
@@ -33,7 +43,9 @@ class Figure:
     measure: Callable[[list[Cell], torch.device], list[dict[str, float]]]
     modules: tuple[str, ...]  # of this package: what the measurement rests on
     shared: tuple[str, ...] = ("C0",)  # fields of a cell; (): each cell by itself
-    variants: dict[str, Setup] | dict[str, Training] = dataclasses.field(default_factory=lambda: VARIANTS)
+    variants: dict[str, Setup] | dict[str, Training] | dict[str, Start] = dataclasses.field(
+        default_factory=lambda: VARIANTS
+    )
 
 
 SQUARES = (25, 49, 100, 196, 289, 400, 484, 625, 784)
@@ -47,6 +59,9 @@ ACROSS = (5.0, 10.0, 13.0, 16.0, 18.0, 20.0, 22.0, 25.0)  # C0 on both sides of 
 CORE = ("network", "tiles", "lazy", "attack", "sgd", "train", "data")
 ALTERED = tuple(name for name in TRAININGS if name not in ("published", "published stop"))  # which runs to the cap
 BOTH = lambda *_: (0.25, 0.35)  # noqa: E731  two budgets on both sides of the transition at d = 100
+SCALES = (0.1, 0.3, 1.0, 3.0, 10.0)
+LADDER = (0.1, 0.2, 0.3, 0.4, 0.6, 0.8, 1.0, 1.5, 2.0, 3.0, 5.0, 10.0)
+FIRST_ORDER = ("network", "data", "activations", "landscape", "curvature", "dynamics", "scales", "first_order")
 ALGORITHM = ("network", "tiles", "lazy", "attack", "train", "adversarial", "data")
 
 
@@ -247,6 +262,70 @@ FIGURES = {
             measure_trials,
             ("network", "tiles", "lazy", "attack", "extremes", "lemmas", "theorem", "trials"),
             shared=(),
+        ),
+        Figure(
+            "ascent",
+            "Projected gradient ascent: steps to a tolerance, ends and regularity over the scale, d and m",
+            {
+                "quick": scale_grid(("tanh", "relu"), (0.1, 3.0), 2, ms=(100,)),
+                "paper": lambda seeds: sorted(
+                    {
+                        *scale_grid(("relu", "tanh", "softplus", "quadratic"), SCALES, 20)(seeds),
+                        *scale_grid(("tanh", "softplus"), (0.1, 1.0), 10, (10, 20, 50, 100, 200, 500))(seeds),
+                        *scale_grid(("tanh", "softplus"), (0.1, 1.0), 10, ms=(100, 300, 1_000, 3_000))(seeds),
+                    }
+                ),
+            },
+            measure_ascent,
+            FIRST_ORDER,
+            shared=(),
+            variants=STARTERS,
+        ),
+        Figure(
+            "maxima",
+            "Second maxima over the scale, predicted and found",
+            {
+                "quick": scale_grid(("tanh",), (0.2, 1.0), 2, ms=(100,)),
+                "paper": lambda seeds: (
+                    scale_grid(("relu", "tanh", "softplus", "quadratic"), LADDER, 30)(seeds)
+                    + scale_grid(("tanh",), LADDER, 30, ds=(200,))(seeds)
+                ),
+            },
+            measure_maxima,
+            FIRST_ORDER,
+            shared=("scale",),
+            variants=STARTERS,
+        ),
+        Figure(
+            "scales",
+            "Adversarial training at a fixed ratio over the scale of the inputs, each at four rates",
+            {
+                "quick": scale_grid(("relu",), (0.1, 3.0), 1, (64,), (100,), "digits", (3.0,)),
+                "paper": lambda seeds: (
+                    scale_grid(("relu",), SCALES, 10, (100,), (400,), "mnist", RATES)(seeds)
+                    + scale_grid(("relu",), SCALES, 10, (64,), (400,), "digits", RATES)(seeds)
+                    + scale_grid(("tanh",), SCALES, 10, (100,), (400,), "mnist", (0.3, 1.0, 3.0, 10.0))(seeds)
+                ),
+            },
+            measure_scales,
+            FIRST_ORDER,
+            shared=(),
+            variants=STARTERS,
+        ),
+        Figure(
+            "start",
+            "Robust accuracy and the C0 used over the scale: the usual start, the mirrored one, and gates that never move",
+            {
+                "quick": scale_grid(("relu", "mirrored"), (1.0,), 1, (64,), (100,), "digits"),
+                "paper": lambda seeds: (
+                    scale_grid(("relu", "mirrored"), SCALES, 10, (100,), (400,), "mnist")(seeds)
+                    + scale_grid(("frozen", "mirrored frozen"), (0.1, 1.0, 10.0), 10, (100,), (400,), "mnist")(seeds)
+                ),
+            },
+            measure_start,
+            FIRST_ORDER,
+            shared=(),
+            variants=STARTERS,
         ),
     )
 }

@@ -71,7 +71,7 @@ def collect(
         "configuration": {
             "axes": {
                 axis: sorted({row[axis] for row in done})
-                for axis in ("variant", "d", "m", "C0", "data", "eps")
+                for axis in ("variant", "d", "m", "C0", "data", "eps", "scale", "ratio", "rate")
                 if axis in done[0]
             },
             "seeds": {

@@ -1,5 +1,6 @@
 """Live panels: widgets in JupyterLab, and the same panels without a kernel in the built pages."""
 
+from .ascent import SpherePanel
 from .weights import ball_member, draw, permutation
 from .widgets import (
     DifferencePanel,
@@ -20,6 +21,7 @@ __all__ = [
     "PlaygroundPanel",
     "ReaderPanel",
     "SettingPanel",
+    "SpherePanel",
     "StepPanel",
     "TheoremPanel",
     "TrainingPanel",

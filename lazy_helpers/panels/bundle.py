@@ -27,6 +27,8 @@ MODULES = (
     "difference",
     "theorem",
     "dynamics",
+    "ball",
+    "sphere",
     "training",
     "playground",
     "stored",
