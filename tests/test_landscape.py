@@ -82,7 +82,7 @@ def test_activation_and_its_derivatives_agree_with_autograd_and_differences(name
 def test_relu_at_zero_counts_as_off():
     zero = torch.tensor([0.0, -0.0])
     assert ACTIVATIONS["relu"].first(zero).tolist() == [0, 0]
-    assert ACTIVATIONS["relu"].first(torch.tensor([1e-300]).double()).tolist() == [1]
+    assert ACTIVATIONS["relu"].first(torch.tensor([1e-300], dtype=torch.float64)).tolist() == [1]
 
 
 @pytest.mark.parametrize("name", ACTIVATIONS)
