@@ -188,27 +188,27 @@ def test_a_linear_slope_is_climbed_as_the_angle_to_it_predicts(maths):
 
 SECOND = """([all, how]) => { MADE return all.map((given) => {
     const { predicted, found, up, down } = lazy.second_maximum(make(given), how);
-    return { predicted, found, up: up.status, down: down.status };
+    return { predicted, found, up: up.steps, down: down.steps };
 }); }""".replace("MADE", MADE)
 
 
 @pytest.mark.browser
-@pytest.mark.parametrize("activation", SMOOTH)
+@pytest.mark.parametrize("activation", ACTIVATIONS)
 def test_second_maxima_are_the_packages(maths, activation):
     cases = [
         drawn(d, m, activation, s, 0.3, 1.0, 10 * seed + k)
         for seed in range(6)
         for k, (d, m, s) in enumerate([(3, 200, 1.0), (30, 100, 0.3), (30, 100, 1.0), (50, 80, 2.0)])
     ]
-    how = dict(eta=1.0, tol=1e-6, max_steps=300)
+    how = dict(eta=1.0, tol=1e-3, max_steps=60, decay=0.1 if activation == "relu" else 0.0)
     both = [0, 0]
     for (_, problem, _, _), js in zip(cases, maths(SECOND, [[given for given, *_ in cases], how]), strict=True):
         ours = dynamics.second_maximum(problem, **how)
         assert js["predicted"] == bool(ours.predicted)
-        assert (js["up"], js["down"]) == (ours.up.status.item(), ours.down.status.item())
+        assert (js["up"], js["down"]) == (int(ours.up.steps), int(ours.down.steps))
         assert js["found"] == bool(ours.found)
         both[js["found"]] += 1
-    assert min(both) >= 3  # the draws hold both kinds
+    assert min(both) >= 2  # the draws hold both kinds
 
 
 CRITICAL = """(all) => { MADE return all.map((given) => {

@@ -1,6 +1,6 @@
 """Live panels: widgets in JupyterLab, and the same panels without a kernel in the built pages."""
 
-from .ascent import SpherePanel
+from .ascent import ScalePanel, SpherePanel
 from .weights import ball_member, draw, permutation
 from .widgets import (
     DifferencePanel,
@@ -20,6 +20,7 @@ __all__ = [
     "GradientPanel",
     "PlaygroundPanel",
     "ReaderPanel",
+    "ScalePanel",
     "SettingPanel",
     "SpherePanel",
     "StepPanel",

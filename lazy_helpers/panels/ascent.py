@@ -4,7 +4,7 @@ import traitlets
 
 from .widgets import Among, OneOf, Panel, Within, result
 
-SIGMAS = ("relu", "tanh", "softplus", "quadratic")
+SIGMAS = ("softplus", "tanh", "quadratic", "relu")
 RULES = ("current", "first")
 
 
@@ -23,8 +23,8 @@ class SpherePanel(Panel):
     INPUTS = ("s", "rho", "m", "eta", "d", "y", "rule", "activation", "seed")
     RESULTS = ("steps", "status", "value", "maxima", "predicted_steps", "predicted", "critical")
 
-    s = Within(0.05, 10.0, 2.0).tag(sync=True)
-    rho = Within(0.05, 0.9, 0.6).tag(sync=True)
+    s = Within(0.05, 10.0, 3.0).tag(sync=True)
+    rho = Within(0.05, 0.9, 0.7).tag(sync=True)
     m = Within(10, 3000, 500).tag(sync=True)
     eta = Within(0.05, 10.0, 1.0).tag(sync=True)
     d = Among((2, 3), 3).tag(sync=True)
@@ -40,6 +40,29 @@ class SpherePanel(Panel):
     predicted = result(traitlets.Bool)
     critical = result(traitlets.Float)
 
-    @traitlets.default("activation")
-    def _activation(self):
-        return "tanh"
+
+class ScalePanel(Panel):
+    """Second maxima as the scale s of the inputs moves: 30 networks, predicted and found.
+
+    The networks are cut from one draw of 30 m neurons; x = s x0, eps = `rho` s, y = 1. Predicted where s rho ||grad f|| > |f - y|; found
+    where PGA from +-grad f (eta 1, at most 30 steps, tol 1e-3) ends on both sides of y. `network`, 1 to 30, is the one whose L is
+    drawn. Results at this s: how many are `predicted` and `found`, the share of `agreement`; `critical`, each network's least s
+    with a second maximum predicted, from 0.02 to 20 (None: none there).
+    """
+
+    panel = traitlets.Unicode("scales", read_only=True).tag(sync=True)
+    about = "the scale from which the inner problem has a second maximum"
+    INPUTS = ("s", "rho", "m", "d", "network", "activation", "seed")
+    RESULTS = ("predicted", "found", "agreement", "critical")
+
+    s = Within(0.05, 10.0, 2.0).tag(sync=True)
+    rho = Within(0.05, 0.9, 0.3).tag(sync=True)
+    m = Within(50, 1000, 200).tag(sync=True)
+    d = Within(5, 200, 20).tag(sync=True)
+    network = Within(1, 30, 1).tag(sync=True)
+    activation = OneOf(SIGMAS).tag(sync=True)
+
+    predicted = result(traitlets.Int)
+    found = result(traitlets.Int)
+    agreement = result(traitlets.Float)
+    critical = result(traitlets.List)

@@ -9,7 +9,7 @@ const BANDS = 14; // steps of colour: their edges are level lines
 const HUES = { less: [30, 130, 200], more: [226, 108, 16] }; // of both themes, laid over the panel's ground by their opacity
 const FAINT = 0.07, FULL = 0.88;
 
-const AROUND = 96, ROWS = 49; // of the grid on the ball
+const AROUND = 72, ROWS = 37; // of the grid on the ball: 5 degrees
 const ROUND = 720; // of that on the circle
 
 /** The directions at which the residual is sampled, in the frame's coordinates. */
@@ -102,7 +102,7 @@ export function stage(picture, ...above) {
 // ------------------------------------------------------------------------------------------------------------ the ball
 
 /** Where the ball is seen from: `around` is the longitude in front, `tilt` leans G0 towards the reader. */
-export const FRONT = { around: 0, tilt: 22 * DEGREE };
+export const FRONT = { around: -60 * DEGREE, tilt: 8 * DEGREE };
 export const turned = ({ around, tilt }, right, down) => ({ around: around - right, tilt: Math.min(1.5, Math.max(-1.5, tilt + down)) });
 
 /** A direction as it is seen: [right, up, towards the reader]. */

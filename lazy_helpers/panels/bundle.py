@@ -29,6 +29,7 @@ MODULES = (
     "dynamics",
     "ball",
     "sphere",
+    "scales",
     "training",
     "playground",
     "stored",

@@ -8,7 +8,7 @@ export const ACTIVATIONS = {
   relu: { value: (z) => (z > 0 ? z : 0), first: (z) => (z > 0 ? 1 : 0), second: null },
   tanh: { value: Math.tanh, first: (z, v) => 1 - v * v, second: (z, v) => -2 * v * (1 - v * v) },
   softplus: {
-    value: (z) => Math.max(z, 0) + Math.log1p(Math.exp(-Math.abs(z))),
+    value: (z) => (z > 0 ? z + Math.log(1 + Math.exp(-z)) : Math.log(1 + Math.exp(z))), // to 1e-16, faster than log1p
     first: (z) => 1 / (1 + Math.exp(-z)),
     second: (z) => 1 / (1 + Math.exp(-z)) / (1 + Math.exp(z)),
   },
@@ -208,11 +208,13 @@ function largest(diagonal, beside) {
   return high;
 }
 
-const SWEEPS = 3000;
+const SWEEPS = 3000, HELD = 1e-6;
 
 /**
  * The smallest tangential element of a ReLU's generalised gradient: the `active` neurons, whose kink lies within `reach` eps of the
- * point, take any gate in [0, 1]; by coordinate descent. `ridges` of them hold the point, of which `upward` bend L up.
+ * point, take any gate in [0, 1]; by coordinate descent from the gates as they are. `ridges` of them hold the point, of which
+ * `upward` bend L up. Gates that balance one another are not unique: those that bend L down move first, so the others only where
+ * they must.
  */
 export function smallest_element(problem, delta, reach = 1e-2) {
   const { net, eps } = problem, { d, m, a, W } = net;
@@ -225,26 +227,31 @@ export function smallest_element(problem, delta, reach = 1e-2) {
     for (let j = row; j < row + d; j++) square += W[j] * W[j];
     if (Math.abs(z[s]) <= reach * eps * Math.sqrt(square)) {
       const whole = Float64Array.from({ length: d }, (_, j) => slope * a[s] * W[row + j]), part = tangent(whole, n);
-      near.push({ whole, part, size: dot(part, part), upward: r * a[s] > 0, gate: 0 });
+      near.push({ whole, part, size: dot(part, part), upward: r * a[s] > 0, gate: z[s] > 0 ? 1 : 0 });
     } else if (z[s] > 0) for (let j = 0; j < d; j++) G[j] += slope * a[s] * W[row + j];
   }
   const left = tangent(G, n);
-  for (let sweep = 0, moved = 1; sweep < SWEEPS && moved > 1e-13; sweep++) {
-    moved = 0;
-    for (const kink of near) {
-      const gate = Math.min(1, Math.max(0, kink.gate - dot(left, kink.part) / kink.size));
-      for (let j = 0; j < d; j++) left[j] += (gate - kink.gate) * kink.part[j];
-      moved = Math.max(moved, Math.abs(gate - kink.gate));
-      kink.gate = gate;
+  for (const { part, gate } of near) for (let j = 0; j < d; j++) left[j] += gate * part[j];
+  const descend = (kinks) => {
+    for (let sweep = 0, moved = 1; sweep < SWEEPS && moved > 1e-13; sweep++) {
+      moved = 0;
+      for (const kink of kinks) {
+        const gate = Math.min(1, Math.max(0, kink.gate - dot(left, kink.part) / kink.size));
+        for (let j = 0; j < d; j++) left[j] += (gate - kink.gate) * kink.part[j];
+        moved = Math.max(moved, Math.abs(gate - kink.gate));
+        kink.gate = gate;
+      }
     }
-  }
+  };
+  descend(near.filter(({ upward }) => !upward));
+  descend(near);
   for (const { whole, gate } of near) for (let j = 0; j < d; j++) G[j] += gate * whole[j];
-  const held = near.filter(({ gate }) => gate > 1e-6 && gate < 1 - 1e-6);
+  const held = near.filter(({ gate }) => gate > HELD && gate < 1 - HELD);
   return {
     stationarity: norm(left) / Math.max(norm(G), 1e-300),
     active: near.length,
     ridges: held.length,
-    upward: held.filter((kink) => kink.upward).length,
+    upward: held.filter(({ upward }) => upward).length,
   };
 }
 
@@ -256,26 +263,28 @@ export const MAXIMUM = "local maximum", SADDLE = "saddle", NOT_CONVERGED = "not 
  * Ascends from `start` until kappa <= tol. `rule`: the step eta eps / ||G|| takes ||G|| of the "first" or of the "current" gradient;
  * `decay` > 0 divides step t by 1 + decay t. With `record` the iterates are in `path`: { delta, value, stationarity }, row t after t steps.
  */
-export function pga(problem, start, { eta = 1, tol = 1e-6, max_steps = 5000, rule = "current", decay = 0, record = false } = {}) {
+export function ascent(problem, start, { eta = 1, tol = 1e-6, max_steps = 5000, rule = "current", decay = 0, record = false } = {}) {
   const { eps } = problem;
   const path = record ? { delta: [], value: [], stationarity: [] } : null;
-  let delta = Float64Array.from(start), first = null, steps = 0, kappa, L;
-  for (; ; steps++) {
-    const { G, L: value } = problem.look(delta);
-    L = value;
-    kappa = stationarity(problem, delta, G);
+  for (let delta = Float64Array.from(start), first = null, steps = 0; ; steps++) {
+    const { r, G, L } = problem.look(delta);
+    const kappa = stationarity(problem, delta, G);
     first ??= norm(G);
     if (path) {
       path.delta.push(delta);
       path.value.push(L);
       path.stationarity.push(kappa);
     }
-    if (!(kappa > tol) || steps === max_steps) break;
-    const size = rule === "first" ? first : norm(G);
-    const length = ((eta / (1 + decay * steps)) * eps) / Math.max(size, 1e-300);
+    if (!(kappa > tol) || steps === max_steps) return { delta, residual: r, value: L, stationarity: kappa, steps, path };
+    const length = ((eta / (1 + decay * steps)) * eps) / Math.max(rule === "first" ? first : norm(G), 1e-300);
     delta = problem.on_sphere(delta.map((dj, j) => dj + length * G[j]));
   }
-  return { delta, value: L, steps, path, ...judged(problem, delta, kappa, tol) };
+}
+
+/** The same, and what its end is. */
+export function pga(problem, start, how = {}) {
+  const end = ascent(problem, start, how);
+  return { ...end, ...judged(problem, end.delta, end.stationarity, how.tol ?? 1e-6) };
 }
 
 /** Of an end its stationarity, whether it is stationary, its top eigenvalue in units of |<G, n>| / eps, and its status. */
@@ -295,13 +304,14 @@ function judged(problem, delta, kappa, tol) {
 /** Steps until kappa <= tol where L is linear: the error shrinks by 1/(1 + eta) a step. */
 export const predicted_steps = (tol, eta) => Math.log(1 / tol) / Math.log1p(eta);
 
-/** Two maxima, with residuals of opposite sign: `predicted` to first order, `found` from +-grad f. */
+/**
+ * Two maxima, one on either side of y: `predicted` to first order, and `found` where the ends of the ascents from +-grad f lie on
+ * either side, which proves the pair.
+ */
 export function second_maximum(problem, how = {}) {
   const { f, g } = problem.net.value_and_grad(problem.x);
-  const up = pga(problem, gradient_start(problem, 1), how), down = pga(problem, gradient_start(problem, -1), how);
-  const both = up.status === MAXIMUM && down.status === MAXIMUM;
-  const opposite = problem.residual(up.delta) * problem.residual(down.delta) < 0;
-  return { predicted: problem.eps * norm(g) > Math.abs(f - problem.y), found: both && opposite, up, down };
+  const [up, down] = [1, -1].map((sign) => ascent(problem, problem.on_sphere(g.map((gj) => sign * gj)), how));
+  return { predicted: problem.eps * norm(g) > Math.abs(f - problem.y), found: up.residual * down.residual < 0, up, down };
 }
 
 /** f and ||grad f|| at s x0 for `points` scales in [low, high] a factor apart. */

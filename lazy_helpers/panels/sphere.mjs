@@ -15,7 +15,7 @@ export const LOG = (low, high) => {
 export const S = { symbol: "s", name: "scale of the input", values: LOG(0.05, 10) };
 export const RHO = { symbol: "ρ", name: "perturbation ratio", values: Array.from({ length: 18 }, (_, k) => (k + 1) / 20) };
 export const WIDTH = (low, high) => ({ symbol: "m", name: "width", values: LOG(low, high), whole: true });
-export const SIGMA = { relu: "ReLU", tanh: "tanh", softplus: "softplus", quadratic: "z²/2" };
+export const SIGMA = { softplus: "softplus", tanh: "tanh", quadratic: "z²/2", relu: "ReLU" };
 
 // A ReLU's ascent settles on its kinks only with steps that shorten.
 export const how = (activation) => ({ tol: 1e-6, max_steps: 300, decay: activation === "relu" ? 0.1 : 0 });
@@ -45,7 +45,12 @@ function measureSphere(state, cache) {
   if (cache.name !== name) Object.assign(cache, { name, W: normalMatrix(d, m, seed, "W0"), a: signs(m, seed) });
   const problem = problemOf(state, cache), frame = frameOf(problem);
   const { f, g } = problem.net.value_and_grad(problem.x);
-  const residual = Float64Array.from(grid(d), (u) => problem.residual(problem.on_sphere(outOf(frame, u))));
+  const { net, x, eps } = problem, center = net.times(x), axes = frame.map((axis) => net.times(axis)), z = new Float64Array(m);
+  const residual = Float64Array.from(grid(d), ([u0, u1, u2 = 0]) => {
+    const [c0, c1, c2 = c1] = axes;
+    for (let k = 0; k < m; k++) z[k] = center[k] + eps * (u0 * c0[k] + u1 * c1[k] + u2 * c2[k]);
+    return net.value_of(z) - y;
+  });
   return {
     W: cache.W,
     a: cache.a,
@@ -71,7 +76,7 @@ function ascend(problem, frame, u, { eta, rule, activation }) {
 
 const STARTS = {
   2: [80, -125, 168].map((angle) => [Math.cos(angle * DEGREE), Math.sin(angle * DEGREE)]),
-  3: [[75, 30], [118, -52], [150, 14]].map(([angle, around]) => direction(angle * DEGREE, around * DEGREE)),
+  3: [[72, -14], [112, -116], [150, -35]].map(([angle, around]) => direction(angle * DEGREE, around * DEGREE)),
 };
 const STEP = 5 * DEGREE; // of an arrow key
 
@@ -99,7 +104,7 @@ function ascentWords(state, { f, reach, maxima }, runs, ends) {
       ? `${plural(saddles, "ends", "end")} at a saddle.`
       : `${ends === 1 ? same : apart}${state.activation === "relu" ? ", on kinks or between them" : `, ${counted}`}.`;
   const gap = Math.abs(f - state.y), two = reach > gap;
-  const why = `s ρ ‖∇f(x)‖ = ${text(reach, 3)} ${two ? "exceeds" : "is below"} |f(x) − y| = ${text(gap, 3)}`;
+  const why = `s\u00a0ρ\u00a0‖∇f(x)‖ = ${text(reach, 3)} ${two ? "exceeds" : "is below"} |f(x)\u00a0−\u00a0y| = ${text(gap, 3)}`;
   const other = two ? "A second maximum, on the other side of y, is predicted" : "No second maximum on the other side of y is predicted";
   return `${how} ${other}: ${why}. A grid of the sphere has ${sides(maxima)}.`;
 }
@@ -119,7 +124,7 @@ function buildSphere(change) {
   const picture = figure({ caption: "L on the sphere ‖δ‖ = ε, and the ascents", keys, height: 330 });
   const chart = figure({ caption: "The same, spread out", keys, height: 330 });
   const still = figure({ caption: "Stationarity κ = ‖PG‖/‖G‖", keys: [["line reference", "(1 + η)⁻ᵗ"], ["line edge", "tolerance"]], height: 230 });
-  const bent = figure({ caption: "Top eigenvalue of the Riemannian Hessian, in units of |⟨G, n⟩|/ε", keys: [["area within", "curved down"], ["line reference", "linear L: −1"]], height: 230 });
+  const bent = figure({ caption: "Top eigenvalue λ, in units of |⟨G, n⟩|/ε", keys: [["area within", "curved down"], ["line reference", "linear L: −1"]], height: 230 });
   for (const part of [picture, chart])
     part.el.firstElementChild.append(...Object.entries(ENDS).map(([words, mark]) => html("span", { class: "lp-key" }, `${mark} ${words}`)));
   const table = numbers(4, {
@@ -272,7 +277,7 @@ function buildSphere(change) {
       reach: [data.reach, "how far f can move, to first order"],
       gap: [gap, `f(x) = ${text(data.f)}, y = ${text(y)}`],
       critical: [data.critical, data.critical === null ? "none up to s = 100" : "least s with a second one predicted"],
-      grid: [data.maxima.below + data.maxima.above, `f > y at ${text(data.maxima.above)}; ${d === 2 ? "720 angles" : "49 × 96 directions"}`],
+      grid: [data.maxima.below + data.maxima.above, `f > y at ${text(data.maxima.above)}; ${d === 2 ? "720 angles" : "37 × 72 directions"}`],
     });
     draw();
     const results = {
@@ -465,7 +470,7 @@ function paintStationarity({ width, height }, { state, runs }, upTo) {
     ...logAxis(y, left, right, top),
     strokes("edge", [[left, y(1e-6), right, y(1e-6)]]),
     line("reference", [[x(0), y(1)], [x(reach), y((1 + state.eta) ** -reach)]]),
-    ...climbs(runs.map(({ path }) => path.stationarity.map((value, t) => [x(t), y(Math.max(value, FLOOR))])), upTo),
+    ...climbs(runs.map(({ path }) => path.stationarity.map((value, t) => [x(t), y(Math.max(value, FLOOR))])), upTo, right),
     strokes("frame", [[left, bottom, right, bottom]]),
     ...xAxis(x, bottom, ticks(0, far, width < 300 ? 3 : 5), "step", (left + right) / 2),
   ];
@@ -482,7 +487,7 @@ function logAxis(y, left, right, top) {
 }
 
 /** The courses up to the step shown, each with its number at the end; where `inside` says no a course is dots alone. */
-function climbs(courses, upTo, inside = () => true) {
+function climbs(courses, upTo, right, inside = () => true) {
   const taken = [];
   return courses.flatMap((points, k) => {
     const part = points.slice(0, Math.min(points.length, upTo + 1)), [x, y] = part.at(-1);
@@ -493,7 +498,7 @@ function climbs(courses, upTo, inside = () => true) {
       ...lines.flatMap((piece) => [line("course-halo", piece), line(`course ${ORDER[k]}`, piece)]),
       ...(lines.length > 1 || !lines.length ? part.map((point) => circle(`iterate ${ORDER[k]}`, ...point, 1.6)) : []),
       circle(`way-point ${ORDER[k]}`, x, y, 3.5),
-      write(`start-name ${ORDER[k]}`, x + 5 + beside, y - 6, "start", String(k + 1)),
+      write(`start-name ${ORDER[k]}`, x + (x > right - 34 ? -5 - beside : 5 + beside), y - 6, x > right - 34 ? "end" : "start", String(k + 1)),
     ];
   });
 }
@@ -510,7 +515,7 @@ function paintCurvature({ width, height }, { runs }, upTo) {
     strokes("zero", [[left, y(0), right, y(0)]]),
     strokes("reference", [[left, y(-1), right, y(-1)]]),
     ...(runs[0].curvature
-      ? climbs(runs.map(({ curvature }) => curvature.map((value, t) => [x(t), y(held(value))])), upTo, ([, at]) => at > y(CURVED[1]) + 0.5 && at < y(CURVED[0]) - 0.5)
+      ? climbs(runs.map(({ curvature }) => curvature.map((value, t) => [x(t), y(held(value))])), upTo, right, ([, at]) => at > y(CURVED[1]) + 0.5 && at < y(CURVED[0]) - 0.5)
       : [write("mark", (left + right) / 2, y(0.5), "middle", "ReLU has no second derivative")]),
     strokes("frame", [[left, bottom, right, bottom]]),
     ...xAxis(x, bottom, ticks(0, far, width < 300 ? 3 : 5), "step", (left + right) / 2),
