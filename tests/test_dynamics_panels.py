@@ -5,10 +5,14 @@ import math
 import numpy as np
 import pytest
 import torch
+import traitlets
+from panel_page import answer_of, headline, least_contrasts, overflowing, settle, shown, widget_page
 
 from lazy_helpers import curvature, dynamics
 from lazy_helpers.activations import ACTIVATIONS
 from lazy_helpers.landscape import Network, inner_problem
+from lazy_helpers.panels import ScalePanel, SpherePanel, draw
+from lazy_helpers.panels.weights import normals, signs
 
 SMOOTH = ("tanh", "softplus", "quadratic")
 
@@ -18,7 +22,7 @@ def maths(panel_maths):
     """A function that evaluates JavaScript among the panels' own names."""
     return panel_maths(
         "{ ACTIVATIONS, Network, Inner, inner_problem, gradient_start, stationarity, radial, top_eigenvalue, smallest_element,"
-        " pga, predicted_steps, second_maximum, profile, critical_scale, PANELS }"
+        " pga, predicted_steps, second_maximum, profile, critical_scale, grid, gridMaxima, seen, unseen, geodesic, PANELS }"
     )
 
 
@@ -273,3 +277,418 @@ def test_a_relus_ascent_settles_on_its_kinks(maths):
             assert js["status"] == ours.status.item()
         settled += js["status"] == dynamics.MAXIMUM
     assert settled > 6
+
+
+# ------------------------------------------------------------------------------------------------------ the sphere panel
+
+SPHERES = [  # each away from where the panel opens
+    dict(s=0.1, rho=0.3, m=100, eta=1.0, d=3, y=-1, rule="first", activation="tanh", seed=1),
+    dict(s=2.0, rho=0.6, m=500, eta=0.5, d=2, y=1, rule="current", activation="softplus", seed=0),
+    dict(s=1.3, rho=0.6, m=300, eta=2.0, d=3, y=1, rule="current", activation="quadratic", seed=3),
+    dict(s=5.0, rho=0.9, m=3000, eta=0.05, d=2, y=-1, rule="first", activation="tanh", seed=2**31 - 1),
+    dict(s=0.5, rho=0.5, m=10, eta=1.0, d=3, y=1, rule="current", activation="relu", seed=4),
+]
+DEGREE = math.pi / 180
+
+
+def sphere_problem(s, rho, m, d, y, activation, seed, **_):
+    """The panel's problem, of one member and `points` copies of its input."""
+    W, a, x = (torch.from_numpy(part).double() for part in draw(d, m, seed))
+    net = Network(W, a, ACTIVATIONS[activation])
+    return lambda points: inner_problem(net, x.expand(points, -1), y, s, rho)
+
+
+def frame_of(problem):
+    """Rows: along G at delta = 0, then in its plane with x, then across both."""
+    G, x = problem.grad(torch.zeros_like(problem.x))[0].numpy(), problem.x[0].numpy()
+    d, rows = len(x), []
+    for v in (G, x, *np.eye(d)):
+        rest = v - sum(((v @ row) * row for row in rows), np.zeros(d))
+        if len(rows) < d and np.linalg.norm(rest) > 1e-6 * np.linalg.norm(v):
+            rows.append(rest / np.linalg.norm(rest))
+    return np.array(rows)
+
+
+def directions(d):
+    """Where the starts stand at first, and the grid, in the frame's coordinates."""
+
+    def spread(angle, around):
+        return [math.cos(angle), math.sin(angle) * math.cos(around), math.sin(angle) * math.sin(around)]
+
+    if d == 2:
+        ring = [[math.cos(2 * math.pi * k / 720), math.sin(2 * math.pi * k / 720)] for k in range(720)]
+        return [[math.cos(angle * DEGREE), math.sin(angle * DEGREE)] for angle in (80, -125, 168)], ring
+    starts = [spread(angle * DEGREE, around * DEGREE) for angle, around in ((72, -14), (112, -116), (150, -35))]
+    return starts, [spread(5 * row * DEGREE, 5 * k * DEGREE) for row in range(37) for k in range(72)]
+
+
+def ascents(state, units):
+    """The package's runs from these directions of the frame."""
+    problem = sphere_problem(**state)(len(units))
+    start = dynamics.on_sphere(problem, torch.tensor(np.array(units) @ frame_of(problem)))
+    decay = 0.1 if state["activation"] == "relu" else 0.0
+    return dynamics.pga(problem, start, eta=state["eta"], rule=state["rule"], max_steps=300, decay=decay)
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("state", SPHERES)
+def test_the_sphere_panel_shows_the_packages_ascents(offline_page, tmp_path, state):
+    live = SpherePanel(**state)
+    page = tmp_path / "widget.html"
+    page.write_text(widget_page(live), encoding="utf-8")
+    results = answer_of(offline_page, live, page.as_uri())
+    starts, _ = directions(state["d"])
+    ours = ascents(state, starts)
+    assert results["steps"] == live.steps == ours.steps.tolist()
+    np.testing.assert_allclose(live.value, ours.value, rtol=1e-6)
+    converged = [status != dynamics.NOT_CONVERGED for status in live.status]
+    assert converged == ours.converged.tolist()
+    if state["activation"] != "relu":
+        assert live.status == ours.status.tolist()
+    assert live.predicted_steps == pytest.approx(dynamics.predicted_steps(1e-6, state["eta"]))
+    problem = sphere_problem(**state)(1)
+    assert live.predicted == bool(dynamics.second_maximum(problem, max_steps=1).predicted)
+    critical = dynamics.critical_scale(problem.net, problem.x / state["s"], state["y"], state["rho"], 0.01, 100.0)
+    assert live.critical == (pytest.approx(float(critical.scale), rel=1e-6) if critical.found else None)
+    assert offline_page.errors == [] and offline_page.network == []
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("state", SPHERES)
+def test_the_sampled_sphere_and_its_maxima(maths, state):
+    data = maths("""(state) => {
+        const { frame, residual, maxima } = lazy.PANELS.sphere.measure(state, {});
+        return { frame: frame.map((axis) => [...axis]), residual: [...residual], maxima, grid: lazy.grid(state.d) };
+    }""", state)  # fmt: skip
+    _, units = directions(state["d"])
+    problem = sphere_problem(**state)(len(units))
+    np.testing.assert_allclose(data["frame"], frame_of(problem), atol=1e-6)
+    np.testing.assert_allclose(data["grid"], units, atol=1e-12)
+    r = problem.residual(dynamics.on_sphere(problem, torch.tensor(np.array(units) @ np.array(data["frame"])))).numpy()
+    np.testing.assert_allclose(data["residual"], r, rtol=1e-8, atol=1e-8)
+    if state["d"] == 2:
+        top = (np.abs(r) > np.abs(np.roll(r, 1))) & (np.abs(r) >= np.abs(np.roll(r, -1)))
+        assert data["maxima"] == {"below": int((top & (r < 0)).sum()), "above": int((top & (r > 0)).sum())}
+
+
+@pytest.mark.browser
+def test_maxima_of_a_known_function_on_the_ball(maths):
+    """|r| with two tops of opposite sign: one at a pole, one anywhere."""
+    script = "(values) => lazy.gridMaxima(Float64Array.from(values), 3)"
+    units = np.array(directions(3)[1])
+    for up, down in (([1, 0, 0], [0, 0.6, 0.8]), ([0.3, -0.5, 0.8], [-1, 0, 0]), ([0, 0, -1], [0.2, 0.9, 0])):
+        bump = lambda at: np.exp(8 * (units @ (np.array(at) / np.linalg.norm(at)) - 1))  # noqa: E731
+        assert maths(script, (bump(up) - 0.5 * bump(down)).tolist()) == {"below": 1, "above": 1}
+        assert maths(script, (bump(up) + 0.5 * bump(down) + 0.1).tolist()) == {"below": 0, "above": 2}
+
+
+@pytest.mark.browser
+def test_the_ball_is_seen_where_it_is_taken_hold_of(maths):
+    rng = np.random.default_rng(0)
+    script = """([u, view, to]) => {
+        const [right, up, out] = lazy.seen(u, view);
+        return { out, back: lazy.unseen(right, up, view), rim: lazy.unseen(3 * right, 3 * up, view), way: lazy.geodesic(u, to) };
+    }"""
+    for _ in range(20):
+        u, to = (v / np.linalg.norm(v) for v in rng.standard_normal((2, 3)))
+        view = dict(around=float(rng.uniform(-3, 3)), tilt=float(rng.uniform(-1.5, 1.5)))
+        found = maths(script, [u.tolist(), view, to.tolist()])
+        if found["out"] > 0.05:
+            np.testing.assert_allclose(found["back"], u, atol=1e-9)
+        way = np.array([u, *found["way"]])
+        np.testing.assert_allclose(np.linalg.norm(way, axis=1), 1, atol=1e-9)
+        np.testing.assert_allclose(way[-1], to, atol=1e-9)
+        np.testing.assert_allclose(way @ np.cross(u, to), 0, atol=1e-9)
+        assert np.linalg.norm(found["rim"]) == pytest.approx(1)
+
+
+CANVAS = "(all) => [...document.querySelectorAll('canvas')].map((el) => el.width ? el.toDataURL() : '')"
+
+
+def pixels(page):
+    return page.evaluate(CANVAS, None)
+
+
+def held(page, k):
+    """Where a start's handle is, in pixels of the page."""
+    box = page.get_by_role("slider", name=f"start {k}").bounding_box()
+    return box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+
+
+def drag(page, start, right, down):
+    page.mouse.move(*start)
+    page.mouse.down()
+    for part in (0.5, 1):
+        page.mouse.move(start[0] + part * right, start[1] + part * down)
+    page.mouse.up()
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("d", [2, 3])
+def test_a_start_is_dragged_and_climbs_from_there(opened, d):
+    state = SPHERES[1] | dict(d=d)
+    page = opened(SpherePanel(**state))
+    page.locator("canvas").first.scroll_into_view_if_needed()
+    before, words, there = shown(page, "sphere"), headline(page, "sphere"), held(page, 1)
+    drag(page, there, -45, 60)
+    assert held(page, 1) != there
+    after = shown(page, "sphere")
+    assert after["steps"] != before["steps"] or headline(page, "sphere") != words
+    fixed = ("predicted_steps", "reach", "gap", "critical", "grid")
+    assert {key: after[key] for key in fixed} == {key: before[key] for key in fixed}
+    page.get_by_role("button", name="Starts back").click()
+    assert shown(page, "sphere") == before and headline(page, "sphere") == words
+    assert page.errors == [] and page.network == []
+
+
+@pytest.mark.browser
+def test_a_start_on_the_circle_is_the_angle_that_is_said(opened):
+    """What the panel reports of a start moved by keys is the package's ascent from that angle."""
+    state = SPHERES[1]
+    page = opened(SpherePanel(**state))
+    start = page.get_by_role("slider", name="start 1")
+    for _ in range(4):
+        start.press("ArrowRight")
+    start.press("Shift+ArrowLeft")
+    assert start.get_attribute("aria-valuenow") == "99"  # 80 + 4 * 5 - 1
+    angle = 99 * DEGREE
+    ours = ascents(state, [[math.cos(angle), math.sin(angle)]])
+    assert f"{int(ours.steps)} steps" in start.get_attribute("aria-valuetext")
+    assert ours.status.item() in start.get_attribute("aria-valuetext")
+
+
+@pytest.mark.browser
+def test_keys_move_a_start_over_the_ball_even_over_its_rim(opened):
+    page = opened(SpherePanel(**SPHERES[0]))
+    start = page.get_by_role("slider", name="start 2")
+    box = page.locator(".lp-stage svg").first.bounding_box()
+    for key in ("ArrowLeft", "ArrowUp", "ArrowRight", "ArrowDown"):
+        seen = set()
+        for _ in range(40):  # 200 degrees
+            start.press(key)
+            x, y = held(page, 2)
+            assert box["x"] <= x <= box["x"] + box["width"] and box["y"] <= y <= box["y"] + box["height"]
+            seen.add((round(x), round(y), start.get_attribute("aria-valuenow")))
+        assert len(seen) > 10
+    assert page.errors == []
+
+
+@pytest.mark.browser
+def test_the_ball_turns_by_drag_and_by_keys_and_nothing_else_changes(opened):
+    page = opened(SpherePanel(**SPHERES[2]))
+    numbers, first = shown(page, "sphere"), pixels(page)
+    box = page.locator(".lp-stage svg").first.bounding_box()
+    drag(page, (box["x"] + box["width"] / 2 + 60, box["y"] + box["height"] / 2 + 10), 70, 40)
+    turned = pixels(page)
+    assert turned[0] != first[0] and turned[1] == first[1]  # the map stays
+    page.locator(".lp-stage svg").first.focus()
+    page.keyboard.press("ArrowLeft")
+    assert pixels(page)[0] != turned[0] and shown(page, "sphere") == numbers
+    ring = opened(SpherePanel(**SPHERES[1]))
+    first = pixels(ring)
+    drag(ring, (box["x"] + box["width"] / 2, box["y"] + box["height"] / 2), 70, 40)
+    assert pixels(ring) == first and ring.errors == []
+
+
+@pytest.mark.browser
+def test_sliders_change_the_picture_and_choices_the_ascents(opened):
+    page = opened(SpherePanel(**SPHERES[0]))
+    panel = page.locator("[data-panel=sphere]")
+    for name in ("scale of the input", "perturbation ratio", "width", "input dimension", "target"):
+        before = pixels(page), shown(page, "sphere")
+        panel.get_by_label(name).press("ArrowLeft" if name == "input dimension" else "ArrowRight")
+        settle(page, 1)
+        assert pixels(page) != before[0] and shown(page, "sphere") != before[1], name
+    for change in (
+        lambda: panel.get_by_label("relative step").press("End"),
+        lambda: panel.get_by_label("the current ‖G‖").check(),
+        lambda: panel.get_by_label("softplus").check(),
+        lambda: panel.get_by_role("button", name="New draw").click(),
+    ):
+        before = page.locator(".lp-figure").evaluate_all("(all) => all.map((el) => el.innerHTML)")
+        change()
+        settle(page, 1)
+        assert page.locator(".lp-figure").evaluate_all("(all) => all.map((el) => el.innerHTML)") != before
+    page.wait_for_function("['sphere.eta=10', 'sphere.rule=current', 'sphere.d=2', 'sphere.seed=2'].every((part) => location.search.includes(part))")  # fmt: skip
+    assert page.errors == []
+
+
+def steps_said(page):
+    return page.locator(".lp-run .lp-seed").text_content()
+
+
+@pytest.mark.browser
+def test_the_ascent_plays_steps_and_honours_reduced_motion(opened):
+    page = opened(SpherePanel(**SPHERES[1]))
+    whole = page.locator(".lp-figure").nth(2).inner_html()
+    last = int(max(ascents(SPHERES[1], directions(2)[0]).steps))
+    assert steps_said(page) == f"step {last} of {last}"
+    page.get_by_role("button", name="Step").click()
+    assert steps_said(page) == f"step 1 of {last}" and page.locator(".lp-figure").nth(2).inner_html() != whole
+    page.get_by_role("button", name="Starts back").click()
+    assert steps_said(page) == f"step {last} of {last}"
+    page.get_by_role("button", name="Play").click()
+    page.wait_for_function(f"!document.querySelector('.lp-run .lp-seed').textContent.startsWith('step {last} ')")
+    page.get_by_role("button", name="Pause").click()
+    stopped = steps_said(page)
+    page.wait_for_timeout(400)
+    assert steps_said(page) == stopped
+    page.get_by_role("button", name="Play").click()
+    page.wait_for_function(f"document.querySelector('.lp-run .lp-seed').textContent === 'step {last} of {last}'")
+    page.get_by_role("button", name="Play").wait_for()
+    assert page.locator(".lp-figure").nth(2).inner_html() == whole
+    page.emulate_media(reduced_motion="reduce")
+    page.get_by_role("button", name="Step").click()
+    page.get_by_role("button", name="Play").click()
+    assert steps_said(page) == f"step {last} of {last}" and page.errors == []
+
+
+# ------------------------------------------------------------------------------------------------------- the scale panel
+
+SCALES = [
+    dict(s=0.5, rho=0.3, m=100, d=20, network=7, activation="tanh", seed=1),
+    dict(s=1.4, rho=0.6, m=50, d=5, network=30, activation="softplus", seed=2**31 - 1),
+    dict(s=2.0, rho=0.1, m=60, d=50, network=2, activation="quadratic", seed=0),
+    dict(s=0.8, rho=0.45, m=80, d=30, network=12, activation="relu", seed=3),
+]
+
+
+def scale_problem(m, d, rho, activation, seed, **_):
+    """scale -> the panel's 30 networks at that scale."""
+    W = torch.from_numpy(normals(d, 30 * m, seed, "W0")).double().view(30, m, d)
+    net = Network(W, torch.from_numpy(signs(30 * m, seed)).double().view(30, m), ACTIVATIONS[activation])
+    return lambda s: inner_problem(net, torch.eye(1, d).double(), 1.0, s, rho)
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("state", SCALES)
+def test_the_scale_panel_counts_as_the_package_does(offline_page, tmp_path, state):
+    live = ScalePanel(**state)
+    page = tmp_path / "widget.html"
+    page.write_text(widget_page(live), encoding="utf-8")
+    answer_of(offline_page, live, page.as_uri())
+    at = scale_problem(**state)
+    how = dict(tol=1e-3, max_steps=30, decay=0.1 if state["activation"] == "relu" else 0.0)
+    here = dynamics.second_maximum(at(state["s"]), **how)
+    assert live.predicted == int(here.predicted.sum()) and live.found == int(here.found.sum())
+    assert live.agreement == pytest.approx(float((here.predicted == here.found).double().mean()))
+    critical = dynamics.critical_scale(at(1.0).net, torch.eye(1, state["d"]).double(), 1.0, state["rho"], 0.02, 20.0)
+    assert [value is not None for value in live.critical] == critical.found[:, 0].tolist()
+    theirs = [value for value in live.critical if value is not None]
+    np.testing.assert_allclose(theirs, critical.scale[critical.found], rtol=1e-6)
+    assert offline_page.errors == [] and offline_page.network == []
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("state", SCALES)
+def test_the_curves_of_the_scale_panel(maths, state):
+    script = "(state) => { const { predicted, found, around } = lazy.PANELS.scales.measure(state, {}); return { predicted, found, around }; }"  # fmt: skip
+    data, at = maths(script, state), scale_problem(**state)
+    how = dict(tol=1e-3, max_steps=30, decay=0.1 if state["activation"] == "relu" else 0.0)
+    assert len(data["found"]) == 24 and data["found"][0][0] == 0.05
+    for s, count in data["found"][::5]:
+        assert count == int(dynamics.second_maximum(at(s), **how).found.sum())
+    for s, count in data["predicted"][::20]:
+        assert count == int(dynamics.second_maximum(at(s), max_steps=1).predicted.sum())
+    problem = at(state["s"])
+    one = inner_problem(
+        problem.net[state["network"] - 1], torch.eye(1, state["d"]).double(), 1.0, state["s"], state["rho"]
+    )
+    u = torch.nn.functional.normalize(one.grad(torch.zeros_like(one.x))[0], dim=0)
+    drawn = torch.from_numpy(normals(state["d"], state["network"], state["seed"], "boundary")[-1]).double()
+    v = torch.nn.functional.normalize(drawn - (drawn @ u) * u, dim=0)
+    for k in range(0, 361, 30):
+        angle = (k - 90) * DEGREE
+        delta = one.eps * (math.cos(angle) * u + math.sin(angle) * v)
+        assert data["around"][k] == pytest.approx(float(one.residual(delta[None])), rel=1e-6, abs=1e-8)
+
+
+@pytest.mark.browser
+def test_a_second_basin_appears_as_the_scale_grows(opened):
+    page = opened(ScalePanel(**SCALES[0]))
+    assert "predicted at this s" in page.locator(".lp-numbers").inner_text()
+    slider = page.get_by_label("scale of the input")
+    slider.press("Home")
+    settle(page, 1)
+    small = shown(page, "scales")
+    assert small["predicted"] == small["found"] == 0 and small["second"] is None and small["agreement"] == 1
+    assert "neither predicted nor found" in headline(page, "scales")
+    assert page.locator(".lp-figure").nth(1).locator("svg[role=img] path.limit").count() == 0
+    slider.press("End")
+    settle(page, 1)
+    large = shown(page, "scales")
+    assert large["predicted"] > 20 and large["found"] > 20 and large["second"] > 0
+    assert page.locator(".lp-figure").nth(1).locator("svg[role=img] path.limit").count() >= 1
+    assert large["critical_one"] == small["critical_one"] and large["critical_median"] == small["critical_median"]
+    page.get_by_label("network shown").press("ArrowRight")
+    settle(page, 1)
+    other = shown(page, "scales")
+    assert other["critical_one"] != large["critical_one"] and other["found"] == large["found"]
+    assert page.errors == [] and page.network == []
+
+
+@pytest.mark.browser
+def test_what_was_asked_before_changes_no_number(maths):
+    script = """(states) => {
+        const cache = {}, last = states.at(-1);
+        const kept = states.map((state) => lazy.PANELS.scales.measure(state, cache)).at(-1);
+        return JSON.stringify(kept) === JSON.stringify(lazy.PANELS.scales.measure(last, {}));
+    }"""
+    state = dict(s=1, rho=0.3, m=50, d=5, network=1, activation="tanh", seed=4)
+    others = [dict(s=2), dict(rho=0.5), dict(m=60), dict(d=7), dict(network=9), dict(activation="relu"), dict(seed=5)]
+    assert maths(script, [state | other for other in others] + [state])
+
+
+# --------------------------------------------------------------------------------------------------- both, in a page
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("width", [340, 390, 700, 1280])
+def test_no_state_overflows_at_any_width(opened, width):
+    panels = [SpherePanel(**state) for state in SPHERES[:3]] + [SpherePanel(activation="tanh", rule="first")]
+    page = opened(*panels, ScalePanel(**SCALES[0]), ScalePanel(**SCALES[3]), width=width)
+    assert overflowing(page) == []
+    text = page.locator("body").inner_text()
+    text += " ".join(page.locator("svg[role=img]").evaluate_all("(all) => all.map((el) => el.getAttribute('aria-label'))"))  # fmt: skip
+    assert not any(word in text for word in ("NaN", "undefined", "Infinity"))
+
+
+@pytest.mark.browser
+def test_pictures_speak_and_every_control_has_its_keys(opened):
+    page = opened(SpherePanel(**SPHERES[1]), ScalePanel(**SCALES[1]))
+    labels = page.locator("svg[role=img]").evaluate_all("(all) => all.map((el) => el.getAttribute('aria-label'))")
+    assert len(labels) == 6 and all(len(label) > 60 for label in labels)
+    for name in ("sphere", "scales"):
+        for control in page.locator(f"[data-panel={name}]").locator("input[type=range], input:checked").all():
+            before = page.locator(f"[data-panel={name}]").inner_text()
+            top = control.evaluate("(el) => el.type === 'range' && el.valueAsNumber === Number(el.max)")
+            control.press("ArrowLeft" if top else "ArrowRight")
+            settle(page, 2)
+            assert page.locator(f"[data-panel={name}]").inner_text() != before
+
+
+@pytest.mark.browser
+def test_both_themes_keep_text_readable(opened):
+    """Text against its ground, and the three starts' colours against the panel's, as lines are to be told from it."""
+    page = opened(SpherePanel(), ScalePanel(**SCALES[0]))
+    assert min(least_contrasts(page).values()) >= 4.5
+
+
+@pytest.mark.parametrize(
+    ("panel", "wrong", "message"),
+    [
+        (SpherePanel, dict(d=4), "d must be one of 2, 3, got 4: try d=3."),
+        (SpherePanel, dict(y=0), "y must be one of -1, 1, got 0: try y=1."),
+        (SpherePanel, dict(s=0), "s must be a number from 0.05 to 10.0, got 0: for example s=3.0."),
+        (SpherePanel, dict(rho=1.0), "rho must be a number from 0.05 to 0.9, got 1.0"),
+        (SpherePanel, dict(m=5), "m must be a whole number from 10 to 3000, got 5"),
+        (SpherePanel, dict(eta=math.nan), "eta must be a number from 0.05 to 10.0, got nan"),
+        (SpherePanel, dict(rule="last"), "rule must be one of 'current', 'first', got 'last'."),
+        (ScalePanel, dict(activation="gelu"), "activation must be one of 'softplus', 'tanh', 'quadratic', 'relu', got 'gelu'."),
+        (ScalePanel, dict(d=300), "d must be a whole number from 5 to 200, got 300"),
+        (ScalePanel, dict(network=0), "network must be a whole number from 1 to 30, got 0: for example network=1."),
+    ],
+)  # fmt: skip
+def test_widgets_refuse_wrong_values_in_one_sentence(panel, wrong, message):
+    with pytest.raises(traitlets.TraitError, match=message):
+        panel(**wrong)

@@ -129,7 +129,9 @@ function buildScales() {
     });
     const of = (n) => `${text(n)} of ${NETWORKS}`;
     const { predicted: says, found: has } = here[network - 1];
-      const headline = `At s = ${text(s)} a second maximum is predicted for ${of(predicted)} networks and found for ${of(found)}. ${one}; its critical scale is ${own === null ? `not below ${SOUGHT[1]}` : text(own, 3)}.`;
+    const one = says ? (has ? "predicted and found" : "predicted, but not found") : has ? "found, though not predicted" : "neither predicted nor found";
+    const from = own === null ? `there is no critical scale up to ${SOUGHT[1]}` : `its critical scale is ${text(own, 3)}`;
+    const headline = `At s = ${text(s)} a second maximum is predicted for ${of(predicted)} networks and found for ${of(found)}. In network ${network} it is ${one}; ${from}.`;
     shares.show(
       `The number of networks with a second maximum against the scale s, predicted as a line and found as dots. ${headline}`,
       (frame) => paintShare(frame, state, data, found),

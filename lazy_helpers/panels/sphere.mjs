@@ -220,7 +220,12 @@ function buildSphere(change) {
   const run = html("div", { class: "lp-run" },
     play,
     button("Step", () => (stop(), next())),
-    button("Starts back", () => (Object.assign(starts, { 2: [...STARTS[2]], 3: [...STARTS[3]] }), (view = FRONT), change({}))),
+    button("Starts back", () => {
+      Object.assign(starts, { 2: [...STARTS[2]], 3: [...STARTS[3]] });
+      [view, shownUpTo] = [FRONT, Infinity];
+      stop();
+      change({});
+    }),
     said);
 
   // ----- what is shown
