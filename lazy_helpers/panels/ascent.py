@@ -23,7 +23,7 @@ class SpherePanel(Panel):
     INPUTS = ("s", "rho", "m", "eta", "d", "y", "rule", "activation", "seed")
     RESULTS = ("steps", "status", "value", "maxima", "predicted_steps", "predicted", "critical")
 
-    s = Within(0.05, 10.0, 3.0).tag(sync=True)
+    s = Within(0.05, 10.0, 3.2).tag(sync=True)
     rho = Within(0.05, 0.9, 0.7).tag(sync=True)
     m = Within(10, 3000, 500).tag(sync=True)
     eta = Within(0.05, 10.0, 1.0).tag(sync=True)
