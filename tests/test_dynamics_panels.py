@@ -464,12 +464,12 @@ def test_keys_move_a_start_over_the_ball_even_over_its_rim(opened):
     box = page.locator(".lp-stage svg").first.bounding_box()
     for key in ("ArrowLeft", "ArrowUp", "ArrowRight", "ArrowDown"):
         seen = set()
-        for _ in range(40):  # 200 degrees
+        for _ in range(16):  # 80 degrees, from near the rim
             start.press(key)
             x, y = held(page, 2)
             assert box["x"] <= x <= box["x"] + box["width"] and box["y"] <= y <= box["y"] + box["height"]
             seen.add((round(x), round(y), start.get_attribute("aria-valuenow")))
-        assert len(seen) > 10
+        assert len(seen) > 8
     assert page.errors == []
 
 

@@ -94,7 +94,7 @@ function buildScales() {
     height: 300,
   });
   const basin = figure({
-    caption: "L on a great circle through G₀",
+    caption: "L of network i on a great circle through G₀ = ∇L(0)",
     keys: [["line curve", "f < y"], ["line limit", "f > y"], ["dot point", "±∇f(x)"], ["dot flip", "second top"]],
     height: 300,
   });
@@ -205,7 +205,7 @@ PANELS.scales = {
     rho: `ε = ρs = ${text(s * rho, 3)}`,
     m: "hidden neurons",
     d: `√d = ${text(Math.sqrt(d), 3)}`,
-    network: `of ${NETWORKS}, in the picture on the right`,
+    network: `of ${NETWORKS}, the one whose L is drawn`,
   }),
   needs: ["s", "rho", "m", "d", "network", "activation"],
   measure: measureScales,

@@ -121,7 +121,7 @@ const ENDS = { [MAXIMUM]: "◆", [SADDLE]: "✕", [NOT_CONVERGED]: "○" };
 
 function buildSphere(change) {
   const keys = [["area less", "f < y"], ["area more", "f > y"]];
-  const picture = figure({ caption: "L on the sphere ‖δ‖ = ε, and the ascents", keys, height: 330 });
+  const picture = figure({ caption: "L and the ascents on ‖δ‖ = ε; G₀ = ∇L(0)", keys, height: 330 });
   const chart = figure({ caption: "The same, spread out", keys, height: 330 });
   const still = figure({ caption: "Stationarity κ = ‖PG‖/‖G‖", keys: [["line reference", "(1 + η)⁻ᵗ"], ["line edge", "tolerance"]], height: 230 });
   const bent = figure({ caption: "Top eigenvalue λ, in units of |⟨G, n⟩|/ε", keys: [["area within", "curved down"], ["line reference", "linear L: −1"]], height: 230 });
