@@ -41,7 +41,7 @@ def top_eigenvalue(problem: Inner, delta: Tensor, dense: int = DENSE) -> Tensor:
     Up to ``dense`` dimensions from the whole matrix, above by Lanczos' method (SciPy's ``eigsh``). Raises ``ValueError`` where the
     activation has a kink.
     """
-    if problem.net.d > dense:
+    if problem.net.d > max(dense, 2):  # ARPACK needs two tangent directions
         return _lanczos(problem, delta, "LA", on_sphere=True) - radial(problem, delta)
     h = _reflection(delta / problem.eps.unsqueeze(-1)).unsqueeze(-1)
     R = torch.eye(problem.net.d, dtype=h.dtype, device=h.device) - 2 * h * h.mT
@@ -104,12 +104,13 @@ class Kinks(NamedTuple):
     upward: Tensor  # how many of those bend L up, where no maximum can be
 
 
-def smallest_element(problem: Inner, delta: Tensor, reach: float = 1e-2) -> Kinks:
+def smallest_element(problem: Inner, delta: Tensor, reach: float = 1e-2, tol: float = 1e-6) -> Kinks:
     r"""The smallest tangential element of the generalised gradient at points near a ReLU's kinks.
 
     A neuron whose kink lies within ``reach`` times :math:`\varepsilon` of the point may have any gate in [0, 1] in place of 0 or 1
     (with independent weights this is Clarke's gradient, taken over a small neighbourhood as Goldstein does); the gates that leave
-    the least :math:`\|P G\|` solve a bounded least squares problem (SciPy's ``lsq_linear``). A kink bends L down where
+    the least :math:`\|P G\|` solve a bounded least squares problem (SciPy's ``lsq_linear``), among the gates of ridges alone where these bring it
+    down to ``tol`` times ||G||. A kink bends L down where
     :math:`\ell' a_s < 0`: the slope falls across it. Where all ridges do and the smallest element is zero, every direction along them is
     level for f, so there the top eigenvalue is the sphere's, :math:`-\langle G, n \rangle/\varepsilon`. Raises ``ValueError`` for a smooth activation.
     """
@@ -131,12 +132,17 @@ def smallest_element(problem: Inner, delta: Tensor, reach: float = 1e-2) -> Kink
             on = (z[k, i] > 0).cpu().numpy() & ~some
             rest = r * (a[on] @ W[on])
             columns = (r * a[some, None] * W[some]).T  # (d, active)
-            gates = np.zeros(0)
-            if some.any():
-                P = np.eye(len(n)) - np.outer(n, n)
-                gates = lsq_linear(P @ columns, -P @ rest, bounds=(0, 1), method="bvls").x
-            G = rest + columns @ gates
-            tangent = np.linalg.norm(G - (G @ n) * n)
+            # Gates that balance one another are not unique: those of ridges move first, the others only where they must.
+            gates, down = (z[k, i] > 0).cpu().numpy()[some].astype(float), r * a[some] < 0
+            P = np.eye(len(n)) - np.outer(n, n)
+            for free in (down, np.ones_like(down)):
+                if free.any():
+                    fixed = rest + columns[:, ~free] @ gates[~free]
+                    gates[free] = lsq_linear(P @ columns[:, free], -P @ fixed, bounds=(0, 1), method="bvls").x
+                G = rest + columns @ gates
+                tangent = np.linalg.norm(P @ G)
+                if tangent <= tol * np.linalg.norm(G):
+                    break
             held = (gates > 1e-6) & (gates < 1 - 1e-6)
             upward = (r * a[some][held] > 0).sum()
             out[:, k, i] = torch.tensor([tangent / max(np.linalg.norm(G), 1e-300), some.sum(), held.sum(), upward])

@@ -55,7 +55,7 @@ def picture(draw: Callable[..., tuple[Figure, str]]) -> Callable[..., Picture]:
         with mpl.rc_context(STYLE):
             figure, alt = draw(*args, **kwargs)
             vector, raster = io.BytesIO(), io.BytesIO()
-            figure.savefig(vector, format="svg", metadata={"Date": None, "Creator": None})
+            figure.savefig(vector, format="svg", dpi=200, metadata={"Date": None, "Creator": None})
             figure.savefig(raster, format="png", dpi=80, facecolor="white")
         svg = vector.getvalue().decode()
         svg = svg[svg.index("<svg") :].replace(INK, "currentColor")
@@ -436,7 +436,7 @@ def robust_maps(maps: Mapping[str, object], contours: Mapping[str, object], alt:
             gaps = np.diff(eps) / 2 if len(eps) > 1 else np.array([0.025])
             edges = np.concatenate([[eps[0] - gaps[0]], eps[:-1] + gaps, [eps[-1] + gaps[-1]]])
             at, values = np.array([side - 0.5, side + 0.5]), rows.robust_accuracy.to_numpy()[:, None]
-            mesh = ax.pcolormesh(at, edges, values, cmap="cividis", vmin=0, vmax=1, edgecolors="face", linewidth=0.3)
+            mesh = ax.pcolormesh(at, edges, values, cmap="cividis", vmin=0, vmax=1, rasterized=True)
         for k, (label, eps50) in enumerate(contours.items()):
             x, look = [math.isqrt(d) for d in eps50.index], ("-", "^-", "o-")[k]
             edge = [patheffects.Stroke(linewidth=3.6, foreground="black"), patheffects.Normal()]  # seen on any ground

@@ -107,7 +107,6 @@ def test_lanczos_takes_over_in_high_dimension():
     assert_close(regularity(problem, delta), regularity(problem, delta, dense=1000), rtol=1e-8, atol=1e-10)
 
 
-@pytest.mark.xfail(reason="ARPACK needs two dimensions")
 def test_lanczos_on_a_line_of_tangents():
     """d = 2: one tangent direction, too few for ARPACK."""
     problem, delta = drawn("tanh", 2)
@@ -239,7 +238,6 @@ def bent_element(one, delta, near, gates):
     return (f - float(one.y)) * (a * on) @ W / math.sqrt(len(a))
 
 
-@pytest.mark.xfail(reason="the gates of least norm hold an upward kink where none need be held")
 @pytest.mark.parametrize("side", [1.0, -1.0])
 def test_a_kink_that_bends_up_beside_one_that_holds_a_maximum(side):
     """Slopes 1/2, 1, -2 around the circle (or the same mirrored): the gates of both kinks can balance, but the first alone holds it."""
