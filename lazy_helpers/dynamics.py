@@ -187,7 +187,7 @@ def _judged(problem: Inner, delta: Tensor, first: Tensor, tol: float, within: st
         maximum = top < 0
         top = top / c.abs().clamp(min=torch.finfo(c.dtype).tiny)
     else:
-        kinks = smallest_element(problem, delta, reach)
+        kinks = smallest_element(problem, delta, reach, tol)
         kappa = kinks.stationarity.to(kappa)
         if within == "ball":
             kappa = torch.where(c >= 0, kappa, 1.0)  # a homogeneous f has no flat interior

@@ -216,7 +216,7 @@ const SWEEPS = 3000, HELD = 1e-6;
  * `upward` bend L up. Gates that balance one another are not unique: those that bend L down move first, so the others only where
  * they must.
  */
-export function smallest_element(problem, delta, reach = 1e-2) {
+export function smallest_element(problem, delta, reach = 1e-2, tol = 1e-6) {
   const { net, eps } = problem, { d, m, a, W } = net;
   const n = delta.map((dj) => dj / eps);
   const z = net.times(problem.at(delta));
@@ -243,12 +243,12 @@ export function smallest_element(problem, delta, reach = 1e-2) {
       }
     }
   };
+  const size = () => norm(G.map((Gj, j) => near.reduce((sum, { whole, gate }) => sum + gate * whole[j], Gj)));
   descend(near.filter(({ upward }) => !upward));
-  descend(near);
-  for (const { whole, gate } of near) for (let j = 0; j < d; j++) G[j] += gate * whole[j];
+  if (norm(left) > tol * size()) descend(near);
   const held = near.filter(({ gate }) => gate > HELD && gate < 1 - HELD);
   return {
-    stationarity: norm(left) / Math.max(norm(G), 1e-300),
+    stationarity: norm(left) / Math.max(size(), 1e-300),
     active: near.length,
     ridges: held.length,
     upward: held.filter(({ upward }) => upward).length,
@@ -293,7 +293,7 @@ function judged(problem, delta, kappa, tol) {
   let top;
   if (problem.net.sigma.second) top = top_eigenvalue(problem, delta) / Math.max(Math.abs(c), 1e-300);
   else {
-    const kinks = smallest_element(problem, delta);
+    const kinks = smallest_element(problem, delta, 1e-2, tol);
     kappa = kinks.stationarity;
     top = kinks.upward ? Infinity : -Math.sign(c);
   }
