@@ -18,7 +18,9 @@ from lazy_helpers.dynamics import (
     MAXIMUM,
     NOT_CONVERGED,
     SADDLE,
+    climb,
     critical_scale,
+    found_scale,
     gradient_start,
     on_sphere,
     pga,
@@ -144,6 +146,17 @@ def test_twenty_steps_are_those_of_the_rule_written_out(rule, decay, activation,
             expected = plain_pga(single(problem, index), begin[index], 0.3, 20, rule, within, decay)
             rows = found.path.delta[(slice(None), *index)].numpy()
             np.testing.assert_allclose(rows, expected, rtol=1e-9, atol=1e-9 * float(problem.eps[index]))
+
+
+@pytest.mark.parametrize("activation", ["tanh", "relu"])
+def test_an_unjudged_climb_takes_the_same_steps(activation):
+    problem = drawn(activation, (2,), seed=55)
+    start = random_start(problem)
+    ends = climb(problem, start, 12, eta=0.3)
+    for index in np.ndindex(*problem.shape):
+        expected = plain_pga(single(problem, index), start[index], 0.3, 12, "current")[-1]
+        np.testing.assert_allclose(ends[index].numpy(), expected, rtol=1e-9, atol=1e-9)
+    assert torch.equal(climb(problem, start, 0), start)
 
 
 @given(SEEDS)
@@ -572,6 +585,28 @@ def test_there_is_no_critical_scale_where_f_is_out_of_reach():
     assert_close(later.scale[later.found], torch.full((int(later.found.sum()),), 1e-3).double())
 
 
+def test_the_scale_at_which_a_pair_is_found_is_no_less_than_where_a_circle_first_has_one():
+    """d = 2: PGA finds a pair at this scale and none one percent below; by dense search none exists before."""
+    net, x0 = Network.init(2, 40, "tanh", (12,), seed=3), units(12, 1, 2, seed=3)
+    y = 0.3 * (-1.0) ** torch.arange(12, dtype=torch.float64).unsqueeze(-1)
+    found = found_scale(net, x0, y, 0.5, max_steps=40)
+    assert found.scale.shape == found.found.shape == (12, 1)
+    kept = found.found[:, 0]
+    assert kept.sum() >= 4 and found.scale[~kept].isnan().all()
+    for share in (1.0, 0.99):
+        problem = inner_problem(net[kept], x0[kept], y[kept], share * found.scale[kept], 0.5)
+        assert (second_maximum(problem, max_steps=40).found == (share == 1)).all()
+    angles = torch.arange(500, dtype=torch.float64) * math.pi / 250
+    around = x0 + 0.5 * torch.stack([angles.cos(), angles.sin()], -1)  # (12, 500, 2)
+    scales = torch.logspace(-1, 0, 300, dtype=torch.float64)
+    above = torch.stack([net(scale * around) > y for scale in scales])
+    both = above.any(-1) & ~above.all(-1)  # (300, 12)
+    least = scales[both.to(torch.uint8).argmax(0)]
+    assert both.any(0)[kept].all() and (least[kept] > 0.11).all()
+    ratio = found.scale[kept, 0] / least[kept]
+    assert (ratio > 0.99).all() and ratio.median() < 1.01
+
+
 # --- input that is not as it should be ---
 
 PROBLEM = drawn("tanh", (2,))
@@ -609,6 +644,8 @@ WRONG = [
     (lambda: critical_scale(PROBLEM.net, START, 1.0, low=0), "^low must be a finite number above 0"),
     (lambda: critical_scale(PROBLEM.net, START, 1.0, high=math.inf), "^high must be a finite number above 0"),
     (lambda: critical_scale(PROBLEM.net, 0 * START, 1.0), "^x0 holds a point at the origin.*leave it out"),
+    (lambda: found_scale(PROBLEM.net, START, 1.0), r"^x0 must be one point of shape \(1, d\), got \(2, 3, 5\): pass x0\[:1\]"),
+    (lambda: found_scale(PROBLEM.net, START[:, :1], 1.0, low=-1), "^low must be a finite number above 0"),
     (lambda: critical_scale(PROBLEM.net, START, torch.ones(7)), r"^y must be a number or broadcast to .*pass y=1\.0"),
 ]  # fmt: skip
 
