@@ -604,7 +604,7 @@ def test_the_curves_of_the_scale_panel(maths, state):
 @pytest.mark.browser
 def test_a_second_basin_appears_as_the_scale_grows(opened):
     page = opened(ScalePanel(**SCALES[0]))
-    assert "predicted at this s" in page.locator(".lp-numbers").inner_text()
+    assert "predicted at this β" in page.locator(".lp-numbers").inner_text()
     slider = page.get_by_label("scale of the input")
     slider.press("Home")
     settle(page, 1)

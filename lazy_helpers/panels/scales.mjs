@@ -90,7 +90,7 @@ function secondTop(around) {
 function buildScales() {
   const shares = figure({
     caption: `Networks with a second maximum, of ${NETWORKS}`,
-    keys: [["line curve", "predicted"], ["dot flip", "found"], ["ticks kink", "critical scales"], ["line edge-chosen", "s"]],
+    keys: [["line curve", "predicted"], ["dot flip", "found"], ["ticks kink", "critical scales"], ["line edge-chosen", "β"]],
     height: 300,
   });
   const basin = figure({
@@ -99,12 +99,12 @@ function buildScales() {
     height: 300,
   });
   const table = numbers(4, {
-    predicted: "predicted at this s",
-    found: "found at this s",
+    predicted: "predicted at this β",
+    found: "found at this β",
     agreement: "agreement",
     critical_median: "median critical scale",
-    critical_one: "this network’s s_c",
-    reach: "its s ρ ‖∇f(x)‖",
+    critical_one: "this network’s β_c",
+    reach: "its β ρ ‖∇f(x)‖",
     gap: "its |f(x) − y|",
     second: "its second top, L",
   });
@@ -131,9 +131,9 @@ function buildScales() {
     const { predicted: says, found: has } = here[network - 1];
     const one = says ? (has ? "predicted and found" : "predicted, but not found") : has ? "found, though not predicted" : "neither predicted nor found";
     const from = own === null ? `there is no critical scale up to ${SOUGHT[1]}` : `its critical scale is ${text(own, 3)}`;
-    const headline = `At s = ${text(s)} a second maximum is predicted for ${of(predicted)} networks and found for ${of(found)}. In network ${network} it is ${one}; ${from}.`;
+    const headline = `At β = ${text(s)} a second maximum is predicted for ${of(predicted)} networks and found for ${of(found)}. In network ${network} it is ${one}; ${from}.`;
     shares.show(
-      `The number of networks with a second maximum against the scale s, predicted as a line and found as dots. ${headline}`,
+      `The number of networks with a second maximum against the scale β, predicted as a line and found as dots. ${headline}`,
       (frame) => paintShare(frame, state, data, found),
     );
     basin.show(
@@ -162,7 +162,7 @@ function paintShare({ width, height }, { s, network }, { predicted, found, criti
     strokes("kink", critical.filter(inside).map((value) => [x(value), bottom + 1, x(value), rug])),
     ...(inside(critical[network - 1]) ? [strokes("chosen", [[x(critical[network - 1]), bottom - 3, x(critical[network - 1]), rug]])] : []),
     strokes("frame", [[left, rug, right, rug]]),
-    ...xAxis(x, rug, MARKS.filter((_, k) => width > 340 || k % 2), "scale s", (left + right) / 2),
+    ...xAxis(x, rug, MARKS.filter((_, k) => width > 340 || k % 2), "scale β", (left + right) / 2),
   ];
 }
 
@@ -198,11 +198,11 @@ PANELS.scales = {
     m: WIDTH(50, 1000),
     d: { symbol: "d", name: "input dimension", values: [5, 7, 10, 15, 20, 30, 50, 70, 100, 150, 200], whole: true },
     network: { symbol: "i", name: "network shown", values: Array.from({ length: NETWORKS }, (_, k) => k + 1), whole: true },
-    activation: { name: "Activation σ", options: SIGMA, wide: true },
+    activation: { name: "Activation φ", options: SIGMA, wide: true },
   },
   notes: ({ s, rho, m, d }) => ({
-    s: "x = s x₀, where ‖x₀‖ = 1",
-    rho: `ε = ρs = ${text(s * rho, 3)}`,
+    s: "x = β x₀, where ‖x₀‖ = 1",
+    rho: `ε = ρβ = ${text(s * rho, 3)}`,
     m: "hidden neurons",
     d: `√d = ${text(Math.sqrt(d), 3)}`,
     network: `of ${NETWORKS}, the one whose L is drawn`,

@@ -12,7 +12,7 @@ export const LOG = (low, high) => {
   const values = Array.from({ length: 200 }, (_, k) => Number((low * 10 ** (k / 20)).toPrecision(2)));
   return [...values.filter((value) => value < high), high];
 };
-export const S = { symbol: "s", name: "scale of the input", values: LOG(0.05, 10) };
+export const S = { symbol: "β", name: "scale of the input", values: LOG(0.05, 10) };
 export const RHO = { symbol: "ρ", name: "perturbation ratio", values: Array.from({ length: 18 }, (_, k) => (k + 1) / 20) };
 export const WIDTH = (low, high) => ({ symbol: "m", name: "width", values: LOG(low, high), whole: true });
 export const SIGMA = { softplus: "softplus", tanh: "tanh", quadratic: "z²/2", relu: "ReLU" };
@@ -104,7 +104,7 @@ function ascentWords(state, { f, reach, maxima }, runs, ends) {
       ? `${plural(saddles, "ends", "end")} at a saddle.`
       : `${ends === 1 ? same : apart}${state.activation === "relu" ? ", on kinks or between them" : `, ${counted}`}.`;
   const gap = Math.abs(f - state.y), two = reach > gap;
-  const why = `s\u00a0ρ\u00a0‖∇f(x)‖ = ${text(reach, 3)} ${two ? "exceeds" : "is below"} |f(x)\u00a0−\u00a0y| = ${text(gap, 3)}`;
+  const why = `β\u00a0ρ\u00a0‖∇f(x)‖ = ${text(reach, 3)} ${two ? "exceeds" : "is below"} |f(x)\u00a0−\u00a0y| = ${text(gap, 3)}`;
   const other = two ? "A second maximum, on the other side of y, is predicted" : "No second maximum on the other side of y is predicted";
   return `${how} ${other}: ${why}. A grid of the sphere has ${sides(maxima)}.`;
 }
@@ -124,7 +124,7 @@ function buildSphere(change) {
   const picture = figure({ caption: "L and the ascents on ‖δ‖ = ε; G₀ = ∇L(0)", keys, height: 330 });
   const chart = figure({ caption: "The same, spread out", keys, height: 330 });
   const still = figure({ caption: "Stationarity κ = ‖PG‖/‖G‖", keys: [["line reference", "(1 + η)⁻ᵗ"], ["line edge", "tolerance"]], height: 230 });
-  const bent = figure({ caption: "Top eigenvalue λ, in units of |⟨G, n⟩|/ε", keys: [["area within", "curved down"], ["line reference", "linear L: −1"]], height: 230 });
+  const bent = figure({ caption: "Top eigenvalue λ, in units of |⟨G, ν⟩|/ε", keys: [["area within", "curved down"], ["line reference", "linear L: −1"]], height: 230 });
   for (const part of [picture, chart])
     part.el.firstElementChild.append(...Object.entries(ENDS).map(([words, mark]) => html("span", { class: "lp-key" }, `${mark} ${words}`)));
   const table = numbers(4, {
@@ -132,9 +132,9 @@ function buildSphere(change) {
     predicted_steps: "steps predicted",
     value: "largest L reached",
     maxima: "maxima reached",
-    reach: "s ρ ‖∇f(x)‖",
+    reach: "β ρ ‖∇f(x)‖",
     gap: "|f(x) − y|",
-    critical: "critical scale s_c",
+    critical: "critical scale β_c",
     grid: "maxima on a grid",
   });
 
@@ -281,7 +281,7 @@ function buildSphere(change) {
       maxima: [ends, `by ${runs.filter(({ status }) => status === MAXIMUM).length} of 3 starts`],
       reach: [data.reach, "how far f can move, to first order"],
       gap: [gap, `f(x) = ${text(data.f)}, y = ${text(y)}`],
-      critical: [data.critical, data.critical === null ? "none up to s = 100" : "least s with a second one predicted"],
+      critical: [data.critical, data.critical === null ? "none up to β = 100" : "least β with a second one predicted"],
       grid: [data.maxima.below + data.maxima.above, `f > y at ${text(data.maxima.above)}; ${d === 2 ? "720 angles" : "37 × 72 directions"}`],
     });
     draw();
@@ -537,11 +537,11 @@ PANELS.sphere = {
     d: { symbol: "d", name: "input dimension", values: [2, 3], only: true },
     y: { symbol: "y", name: "target", values: [-1, 1], only: true },
     rule: { name: "Step scaled by", options: { current: "the current ‖G‖", first: "the first ‖G‖" }, narrow: true },
-    activation: { name: "Activation σ", options: SIGMA },
+    activation: { name: "Activation φ", options: SIGMA },
   },
   notes: ({ s, rho, m, eta, d, activation }) => ({
-    s: "x = s x₀, where ‖x₀‖ = 1",
-    rho: `ε = ρs = ${text(s * rho, 3)}`,
+    s: "x = β x₀, where ‖x₀‖ = 1",
+    rho: `ε = ρβ = ${text(s * rho, 3)}`,
     m: "hidden neurons",
     eta: activation === "relu" ? "step t divided by 1 + t/10" : `predicts a factor ${text(1 / (1 + eta), 3)} a step`,
     d: d === 2 ? "a circle" : "a ball: drag it to turn it",
