@@ -16,7 +16,7 @@ from .curvature import regularity
 from .data import load_binary
 from .dynamics import MAXIMUM, critical_scale, found_scale, pga, random_start, second_maximum
 from .landscape import Network, inner_problem
-from .scales import FrozenGates, Trained, accuracies, train_at_scale
+from .scales import FrozenGates, Trained, accuracies, train_at_scale, used_C0
 
 STARTS, RANDOM_STARTS = 4, 8  # of one network's runs; of those that look for the second maximum blindly
 TOLERANCES, TOL = (1e-2, 1e-4, 1e-6, 1e-8), 1e-6
@@ -27,7 +27,7 @@ IMAGES = 500  # of the training set, drawn with the seed
 STEPS, LONG = 150, 400  # of training: tuned rates side by side, or one rate to the end
 RATES = (1.0, 3.0, 10.0, 30.0)  # of which a long run takes what is best after a tenth of its steps
 CLEAN = 0.02  # the clean loss that a long run is to reach
-CHECKPOINTS = (50, 100, 200, 400)
+CHECKPOINTS, PATIENT = (50, 100, 200, 400), (200, 500, 1_000, 2_000)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -212,29 +212,39 @@ def measure_start(cells: list[ScaleCell], device: torch.device) -> list[dict[str
         tries = {c: train_at_scale(net, X, y, cell.scale, cell.ratio, c, LONG // 10) for c in RATES}
         losses = {c: math.inf if out.diverged else float(out.adversarial_loss[-1]) for c, out in tries.items()}
         rate = min(losses, key=losses.get)
-        row, here, loss, clean_loss, used = {"best_rate": rate}, net, [], [], []
-        for first, last in zip((0, *CHECKPOINTS), CHECKPOINTS, strict=False):
-            out = train_at_scale(here, X, y, cell.scale, cell.ratio, rate, last - first)
-            here, skip = out.net, bool(loss)  # a leg begins where the last one ended
-            loss += out.adversarial_loss.tolist()[skip:]
-            clean_loss += out.clean_loss.tolist()[skip:]
-            used = math.sqrt(cell.m) * float((here.W - net.W).norm(dim=-1).amax())
-            robust, clean = accuracies(here, test_X, test_y, cell.scale, cell.ratio)
-            row |= {
-                f"robust_accuracy_{last}": robust,
-                f"test_accuracy_{last}": clean,
-                f"adversarial_loss_{last}": loss[-1],
-                f"clean_loss_{last}": clean_loss[-1],
-                f"C0_used_{last}": used,
-                f"gates_moved_{last}": _gates_moved(net, here, cell.scale * X),
-            }
-        row |= {
-            "steps_to_clean": _first_below(torch.tensor(clean_loss), CLEAN),
-            "start_f": float(net.value_at(cell.scale * X).square().mean().sqrt()),
-            "images": len(y),
-        }
-        rows.append(row)
+        rows.append({"best_rate": rate} | _followed(cell, net, rate, CHECKPOINTS, X, y, test_X, test_y))
     return rows
+
+
+def measure_patience(cells: list[ScaleCell], device: torch.device) -> list[dict[str, float]]:
+    """The same at the cell's own rate for 2000 steps: what time alone does."""
+    return [
+        _followed(cell, starter(cell, device, torch.float32), cell.rate, PATIENT, *images(cell, device))
+        for cell in cells
+    ]
+
+
+def _followed(cell: ScaleCell, net: Network, rate: float, checkpoints, X, y, test_X, test_y) -> dict[str, float]:
+    """What is measured at each checkpoint of one training at one rate."""
+    row, here, clean_loss = {}, net, []
+    for first, last in zip((0, *checkpoints), checkpoints, strict=False):
+        out = train_at_scale(here, X, y, cell.scale, cell.ratio, rate, last - first)
+        here = out.net
+        clean_loss += out.clean_loss.tolist()[first > 0 :]  # a leg begins where the last one ended
+        robust, clean = accuracies(here, test_X, test_y, cell.scale, cell.ratio)
+        row |= {
+            f"robust_accuracy_{last}": robust,
+            f"test_accuracy_{last}": clean,
+            f"adversarial_loss_{last}": float(out.adversarial_loss[-1]),
+            f"clean_loss_{last}": clean_loss[-1],
+            f"C0_used_{last}": used_C0(here, net),
+            f"gates_moved_{last}": _gates_moved(net, here, cell.scale * X),
+        }
+    return row | {
+        "steps_to_clean": _first_below(torch.tensor(clean_loss), CLEAN),
+        "start_f": float(net.value_at(cell.scale * X).square().mean().sqrt()),
+        "images": len(y),
+    }
 
 
 def _at(series: Tensor, t: int) -> float:
