@@ -238,13 +238,13 @@ def bent_element(one, delta, near, gates):
     return (f - float(one.y)) * (a * on) @ W / math.sqrt(len(a))
 
 
+@pytest.mark.parametrize(("slope", "kink"), [(1.0, -0.5), (-0.2, 0.5)], ids=["off at the point", "on at the point"])
 @pytest.mark.parametrize("side", [1.0, -1.0])
-def test_a_kink_that_bends_up_beside_one_that_holds_a_maximum(side):
-    """Slopes 1/2, 1, -2 around the circle (or the same mirrored): the gates of both kinks can balance, but the first alone holds it."""
-    problem = ridge_problem(-1.0, 1.0)
-    W = torch.cat([problem.net.W, torch.tensor([[-5e-4, -0.5]], dtype=torch.float64)])
-    net = Network(W * torch.tensor([1.0, side], dtype=torch.float64), torch.tensor([1.0, -1, 1]).double(), RELU)
-    problem = inner_problem(net, torch.tensor([[1.0, 0.0]], dtype=torch.float64), -1.0, 1.0, 0.3)
+def test_a_kink_that_bends_up_beside_one_that_holds_a_maximum(side, slope, kink):
+    """Slopes 1/2, 1, -2 around the circle, or -1/5, 3/10, -27/10 (or mirrored): both kinks' gates can balance, but the first holds it."""
+    W = torch.tensor([[1.0, slope], [0.0, 3.0], [1e-3 * kink, kink]]).double() * torch.tensor([1.0, side])
+    net = Network(W, torch.tensor([1.0, -1.0, 1.0]).double(), RELU)
+    problem = inner_problem(net, torch.tensor([[1.0, 0.0]]).double(), -1.0, 1.0, 0.3)
     assert 0.0 in circle_maxima(problem).tolist()
     kinks = smallest_element(problem, on_circle(problem, torch.zeros(1).double()))
     assert int(kinks.active) == 2 and float(kinks.stationarity) < 1e-12
