@@ -87,9 +87,10 @@ def pga(
     ``start`` is ``(n, d)`` or ``(*members, n, d)`` on the sphere (in the ball: not outside it). ``eta`` is :math:`\eta_{rel}`;
     ``rule="first"`` divides by the first gradient's norm throughout, ``"current"`` by that of each step. ``decay`` > 0 divides step t
     by 1 + decay t. A ReLU's ascent needs that to settle on its kinks, takes all of ``max_steps``, and is judged at the end
-    by :func:`~lazy_helpers.curvature.smallest_element` with ``reach``: 300 steps with decay=0.1 do. Status: a converged point is a local maximum where the
-    largest eigenvalue of the Riemannian Hessian is below 0, otherwise a saddle, as which we count whatever is not a strict maximum. Raises ``ValueError`` for a start off the
-    sphere and numbers that are not positive.
+    by :func:`~lazy_helpers.curvature.smallest_element` with ``reach``: at large width 300 steps with decay=0.1 do; few neurons make
+    steep kinks, which want a last step eta / (1 + decay t) below ``reach``. Status: a converged point is a local maximum where the
+    largest eigenvalue of the Riemannian Hessian is below 0, otherwise a saddle, as which we count whatever is not a strict maximum.
+    Raises ``ValueError`` for a start off the sphere and numbers that are not positive.
     """
     net = problem.net
     start = check_points("start", start, net.d, net.members, net.W).expand(*problem.shape, net.d)
@@ -188,11 +189,16 @@ def _judged(problem: Inner, delta: Tensor, first: Tensor, tol: float, within: st
         top = top / c.abs().clamp(min=torch.finfo(c.dtype).tiny)
     else:
         kinks = smallest_element(problem, delta, reach, tol)
-        kappa = kinks.stationarity.to(kappa)
-        if within == "ball":
-            kappa = torch.where(c >= 0, kappa, 1.0)  # a homogeneous f has no flat interior
-        converged = kappa <= tol
+        held = kinks.stationarity.to(kappa)
         top = torch.where(kinks.upward.to(c.device) > 0, math.inf, -c.sign())
+        if (
+            within == "ball"
+        ):  # inside it a stationary point, where the loss's slope is 0, is level along f: no strict maximum
+            inside = _inside(problem, delta)
+            held = torch.where(inside, kappa, torch.where(c >= 0, held, 1.0))
+            top = torch.where(inside, 0.0, top)
+        kappa = held
+        converged = kappa <= tol
         maximum = top < 0
     status = np.where(converged.cpu(), np.where(maximum.cpu(), MAXIMUM, SADDLE), NOT_CONVERGED)
     return converged, kappa, top, status
