@@ -18,8 +18,7 @@ from lazy_helpers.scales import FrozenGates, accuracies, gradient_of_loss, train
 SIGMA = {"relu": lambda z: z.clamp(min=0), "tanh": torch.tanh}
 EXACT = {"rtol": 1e-10, "atol": 1e-11}
 CPU = torch.device("cpu")
-GRIDS = ("ascent", "maxima", "scales", "start")
-MEASURES = {"ascent": first_order.measure_ascent, "maxima": first_order.measure_maxima}
+GRIDS = ("ascent", "maxima", "scales", "start", "patience")
 
 
 def unit(n, d, seed=0):
@@ -399,3 +398,20 @@ def test_a_long_run_takes_its_best_rate_and_goes_on_from_checkpoint_to_checkpoin
     loss = train_at_scale(starter(cell, CPU, torch.float32), X, y, 0.3, 0.3, 0.1, 10).clean_loss
     monkeypatch.setattr(first_order, "CLEAN", float(loss[7:9].mean()))
     assert first_order.measure_start([cell], CPU)[0]["steps_to_clean"] == 8
+
+
+def test_patience_is_one_training_at_the_cells_rate(small, monkeypatch):
+    monkeypatch.setattr(first_order, "PATIENT", (4, 9))
+    together = first_order.measure_patience(TRAINED, CPU)
+    assert first_order.measure_patience(TRAINED[1:], CPU) == together[1:]
+    for cell, row in zip(TRAINED, together, strict=True):
+        X, y, test_X, test_y = first_order.images(cell, CPU)
+        net = starter(cell, CPU, torch.float32)
+        out = train_at_scale(net, X, y, cell.scale, 0.3, cell.rate, 9)
+        assert row["adversarial_loss_9"] == pytest.approx(float(out.adversarial_loss[9]), rel=1e-5)
+        assert row["clean_loss_4"] == pytest.approx(float(out.clean_loss[4]), rel=1e-5)
+        assert row["C0_used_9"] == pytest.approx(used_C0(out.net, net), rel=1e-5)
+        robust, clean = accuracies(out.net, test_X, test_y, cell.scale, 0.3)
+        assert (row["robust_accuracy_9"], row["test_accuracy_9"]) == pytest.approx((robust, clean), abs=0.02)
+        rms = float(net(cell.scale * X).square().mean().sqrt())
+        assert row["start_f"] == pytest.approx(rms, rel=1e-5) and row["images"] == 40
