@@ -1,0 +1,129 @@
+"""Pictures of the inner problem: its landscape over planes and circles, ascents on the way, a maximum on a kink."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from matplotlib.lines import Line2D
+
+from .plots import BLUE, COLOURS, GREEN, INK, ORANGE, PURPLE, VERMILION, _finish, canvas, picture
+
+PATHS = (VERMILION, GREEN, PURPLE, ORANGE)  # an ascent each
+REACH = 1.3  # half the side of a plane that is drawn, in units of eps
+
+
+class View(NamedTuple):
+    """L over a plane of perturbations and along its circle ``||delta|| = eps``; lengths in units of eps."""
+
+    plane: np.ndarray  # (k, k): L at ``grid(k)``, a row for each second coordinate
+    circle: np.ndarray  # (q,): L at ``angles(q)``, counted from the first axis
+    paths: Sequence[np.ndarray]  # (steps + 1, 2) each: iterates, projected to the plane
+
+
+def grid(k: int) -> np.ndarray:
+    """The coordinates of a view's plane along either axis, ``(k,)``."""
+    return np.linspace(-REACH, REACH, k)
+
+
+def angles(q: int) -> np.ndarray:
+    """The angles along a view's circle, in radians, ``(q,)``: from -pi to pi, both ends."""
+    return np.linspace(-np.pi, np.pi, q)
+
+
+@picture
+def landscape(views: Mapping[str, View], axes: tuple[str, str], alt: str):
+    """L over a plane, and below it L along the plane's circle, a column for each view, each with its own range of L.
+
+    ``axes`` says what the plane's two directions are. Colours follow L within the disc. The curve below is L from 0 at its least
+    value on the circle to 1 at its largest; iterates are marked on it only where they lie on that circle.
+    """
+    figure, grids = canvas(len(views), 2, width=2.3 * len(views), height=4.7, squeeze=False, height_ratios=[1.45, 1])
+    for above, below, (title, view) in zip(*grids, views.items(), strict=True):
+        along, ring = grid(len(view.plane)), angles(len(view.circle))
+        inside = view.plane[np.hypot(*np.meshgrid(along, along)) <= 1]
+        levels = np.linspace(inside.min(), inside.max(), 13)
+        above.contourf(along, along, view.plane, levels=levels, cmap="cividis", extend="both")
+        above.plot(np.cos(ring), np.sin(ring), color="white", linewidth=1.4)
+        low, high = view.circle.min(), view.circle.max()
+        below.plot(np.degrees(ring), (view.circle - low) / (high - low), color=BLUE, linewidth=1.4)
+        for path, colour in zip(view.paths, PATHS, strict=False):
+            edge = {"markeredgecolor": "black", "markeredgewidth": 0.4}
+            above.plot(*path.T, ".-", color=colour, linewidth=1, markersize=4, **edge)
+            above.plot(*path[0], "o", color=colour, markerfacecolor="white", markersize=6.5)
+            above.plot(*path[-1], "D", color=colour, markersize=6, **edge)
+            on = path[np.abs(np.hypot(*path.T) - 1) < 1e-6]
+            at = np.arctan2(on[:, 1], on[:, 0])
+            height = (np.interp(at, ring, view.circle) - low) / (high - low)
+            below.plot(np.degrees(at), height, "o", color=colour, markersize=3.5)
+        above.set(aspect="equal", title=title, xticks=[-1, 0, 1], yticks=[-1, 0, 1], xlabel=axes[0])
+        above.grid(False)
+        _finish(below, "angle, degrees", "", legend=False)
+        below.set(xticks=[-180, 0, 180], yticks=[0, 0.5, 1], ylim=(-0.08, 1.1))
+    grids[0, 0].set_ylabel(axes[1])
+    grids[1, 0].set_ylabel("$L$ along the circle,\nfrom least to largest")
+    marks = [
+        Line2D([], [], marker=marker, color=INK, markerfacecolor=face, linestyle="none", label=label)
+        for marker, face, label in (("o", "white", "start"), (".", INK, "after each step"), ("D", INK, "end"))
+    ]
+    figure.legend(handles=marks, loc="outside lower center", ncols=3)
+    return figure, alt
+
+
+@picture
+def convergence(
+    panels: Mapping[str, Mapping[str, np.ndarray]], rates: Mapping[str, float], alt: str, least: float = 1e-8
+):
+    """Errors against the step, a panel for each y label: the median over networks in a band from the tenth to the 90th percentile.
+
+    ``panels`` is ``{y label: {name: (networks, steps + 1)}}``; dashed is what shrinks from 1 by a panel's ``rates`` each step. Nothing
+    is drawn below ``least``.
+    """
+    figure, axes = canvas(len(panels), width=9.0, height=3.7, sharex=True, squeeze=False)
+    for ax, (ylabel, lines) in zip(axes[0], panels.items(), strict=True):
+        for k, (name, values) in enumerate(lines.items()):
+            low, middle, high = np.clip(np.percentile(values, (10, 50, 90), axis=0), least / 10, None)
+            t = np.arange(len(middle))
+            ax.plot(t, middle, "os^Dv"[k] + "-", color=COLOURS[k], markevery=max(len(t) // 8, 1), label=name)
+            ax.fill_between(t, low, high, color=COLOURS[k], alpha=0.22, linewidth=0)
+        ax.plot(t, rates[ylabel] ** t, color=INK, linewidth=1.2, dashes=(5, 2), label="a linear $L$")
+        _finish(ax, "step", ylabel, "", ylog=True, legend=False)
+        ax.set_ylim(least, 2)
+    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=6)
+    return figure, alt
+
+
+class Bend(NamedTuple):
+    """L around a kink: angles in degrees from it, L there, and the tangential slope to its left and right."""
+
+    angle: np.ndarray
+    value: np.ndarray
+    left: float
+    right: float
+
+
+@picture
+def kink(bend: Bend, steady: np.ndarray, shortened: np.ndarray, alt: str):
+    """A maximum on a kink: L around it with the two one-sided slopes, and where two ascents are after each step.
+
+    ``steady`` and ``shortened`` are ``(steps + 1,)``, degrees from the kink; ``shortened`` is the ascent whose steps shrink.
+    """
+    figure, (near, far) = canvas(2, width=9.0, height=3.5)
+    top, span = np.interp(0, bend.angle, bend.value), bend.angle.max() / 2
+    near.plot(bend.angle, bend.value, color=BLUE, label="$L$")
+    for slope, side, colour in ((bend.left, -1, VERMILION), (bend.right, 1, GREEN)):
+        at = np.array([-span, span])
+        name = f"slope {'left' if side < 0 else 'right'} of it: {slope:+.3f}"
+        near.plot(at, top + slope * np.radians(at), color=colour, linewidth=1.2, dashes=(5, 2), label=name)
+    near.plot([0], [top], "D", color=INK, markersize=6, label="the maximum")
+    room = 0.3 * np.ptp(bend.value)
+    near.set_ylim(bend.value.min() - 0.1 * room, top + room)
+    _finish(near, "angle from the kink, degrees", "$L$")
+    for name, angles, colour, marker in (
+        ("steps of one length", steady, VERMILION, "o"),
+        ("steps that shorten", shortened, GREEN, "^"),
+    ):
+        far.plot(np.abs(angles), color=colour, marker=marker, markersize=3, linewidth=0.9, label=name)
+    _finish(far, "step", "degrees from the kink", ylog=True)
+    return figure, alt
