@@ -39,20 +39,23 @@ def landscape(views: Mapping[str, View], axes: tuple[str, str], alt: str):
     ``axes`` says what the plane's two directions are. Colours follow L within the disc. The curve below is L from 0 at its least
     value on the circle to 1 at its largest; iterates are marked on it only where they lie on that circle.
     """
-    figure, grids = canvas(len(views), 2, width=2.3 * len(views), height=4.7, squeeze=False, height_ratios=[1.45, 1])
+    figure, grids = canvas(len(views), 2, width=2 * len(views), height=4.3, squeeze=False, height_ratios=[1.45, 1])
     for above, below, (title, view) in zip(*grids, views.items(), strict=True):
         along, ring = grid(len(view.plane)), angles(len(view.circle))
         inside = view.plane[np.hypot(*np.meshgrid(along, along)) <= 1]
-        levels = np.linspace(inside.min(), inside.max(), 13)
-        above.contourf(along, along, view.plane, levels=levels, cmap="cividis", extend="both")
+        edge = REACH * (1 + 1 / (len(along) - 1))  # half a pixel beyond the outermost points
+        look = {"vmin": inside.min(), "vmax": inside.max(), "cmap": "cividis", "interpolation": "bilinear"}
+        above.imshow(view.plane, origin="lower", extent=(-edge, edge, -edge, edge), **look)
+        levels = np.linspace(inside.min(), inside.max(), 12)
+        above.contour(along, along, view.plane, levels=levels, colors="black", linewidths=0.5, alpha=0.45)
         above.plot(np.cos(ring), np.sin(ring), color="white", linewidth=1.4)
         low, high = view.circle.min(), view.circle.max()
         below.plot(np.degrees(ring), (view.circle - low) / (high - low), color=BLUE, linewidth=1.4)
         for path, colour in zip(view.paths, PATHS, strict=False):
-            edge = {"markeredgecolor": "black", "markeredgewidth": 0.4}
-            above.plot(*path.T, ".-", color=colour, linewidth=1, markersize=4, **edge)
+            rim = {"markeredgecolor": "black", "markeredgewidth": 0.4}
+            above.plot(*path.T, ".-", color=colour, linewidth=1, markersize=4, **rim)
             above.plot(*path[0], "o", color=colour, markerfacecolor="white", markersize=6.5)
-            above.plot(*path[-1], "D", color=colour, markersize=6, **edge)
+            above.plot(*path[-1], "D", color=colour, markersize=6, **rim)
             on = path[np.abs(np.hypot(*path.T) - 1) < 1e-6]
             at = np.arctan2(on[:, 1], on[:, 0])
             height = (np.interp(at, ring, view.circle) - low) / (high - low)
@@ -124,6 +127,8 @@ def kink(bend: Bend, steady: np.ndarray, shortened: np.ndarray, alt: str):
         ("steps of one length", steady, VERMILION, "o"),
         ("steps that shorten", shortened, GREEN, "^"),
     ):
-        far.plot(np.abs(angles), color=colour, marker=marker, markersize=3, linewidth=0.9, label=name)
-    _finish(far, "step", "degrees from the kink", ylog=True)
+        far.plot(angles, color=colour, marker=marker, markersize=3, linewidth=0.9, label=name)
+    far.axhline(0, color=INK, linewidth=0.8)
+    far.set_ylim(np.array([-1.6, 1.6]) * np.abs(steady[len(steady) // 2 :]).max())  # the first steps come from afar
+    _finish(far, "step", "degrees from the kink")
     return figure, alt
