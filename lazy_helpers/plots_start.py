@@ -54,7 +54,7 @@ def robustness_against_C0(panels: Mapping[str, Mapping[str, object]], steps: int
                     ha="center", va="center", color=COLOURS[k], fontweight="bold",
                 )  # fmt: skip
                 told.append(
-                    f"{title}, {name}, s = {scale:g}: {robust.mean():.2f} at C0 = {x:.1f}, {finished} of {len(some)} runs finished"
+                    f"{title}, {name}, beta = {scale:g}: {robust.mean():.2f} at C0 = {x:.1f}, {finished} of {len(some)} runs finished"
                 )
             ax.plot(*np.reshape(points, (-1, 2)).T, ":", color=COLOURS[k], linewidth=1.0)
         ax.set(title=title, xscale="log", ylabel="robust accuracy", ylim=(-0.12, 1.25), yticks=np.linspace(0, 1, 6))
@@ -89,7 +89,7 @@ def effects_with_intervals(groups: Mapping[str, Mapping[str, object]], xlabel: s
                 values, np.full(len(values), place), "o", color=COLOURS[k], markersize=3, alpha=0.35, markeredgewidth=0
             )
             ax.errorbar(mean, place, xerr=half, fmt=MARKERS[k], color=COLOURS[k], capsize=3)
-            told.append(f"{title}, {label}: {mean:+.2f} ± {half:.2f}".replace("$", ""))
+            told.append(f"{title}, {label}: {mean:+.2f} ± {half:.2f}".replace("$\\beta$", "beta"))
         ax.set(title=title, ylim=(len(rows) - 0.5, -0.5))
         ax.set_yticks(range(len(rows)), rows)
     axes[-1, 0].set_xlabel(xlabel)

@@ -27,7 +27,7 @@ def runs(seed=0):
 
 PANELS = {"one": {"usual": runs(0), "mirrored": runs(1)}, "two": {"mirrored": runs(2)}}
 GROUPS = {
-    "start": {"$s$ = 1": [0.1, 0.2, 0.4], "$s$ = 3": [-0.3, -0.1, 0.0, 0.1]},
+    "start": {"$\\beta$ = 1": [0.1, 0.2, 0.4], "$\\beta$ = 3": [-0.3, -0.1, 0.0, 0.1]},
     "time": {"usual": [0.0, 0.5]},
 }
 
@@ -66,7 +66,7 @@ def test_means_are_taken_scale_by_scale_and_told():
     ]
     for (x, y), (scale, some) in zip(line.get_xydata(), table.groupby("scale"), strict=True):
         assert x == pytest.approx(stats.gmean(some.C0)) and y == pytest.approx(some.robust_accuracy.mean())
-        assert f"one, usual, s = {scale:g}: {y:.2f} at C0 = {x:.1f}, {some.reached.sum()} of 4 runs finished" in alt
+        assert f"one, usual, beta = {scale:g}: {y:.2f} at C0 = {x:.1f}, {some.reached.sum()} of 4 runs finished" in alt
     assert {text.get_text() for text in figure.axes[0].texts} == {"0.1", "1", "10"}
 
 
@@ -77,7 +77,8 @@ def test_effects_carry_students_interval():
             low, high = stats.t.interval(0.95, len(values) - 1, np.mean(values), stats.sem(values))
             mean, half = plots_start.mean_and_half(values)
             assert (mean - half, mean + half) == (pytest.approx(low), pytest.approx(high))
-            assert f"{group}, {label.replace('$', '')}: {mean:+.2f} ± {half:.2f}" in alt
+            told = label.replace("$\\beta$", "beta")
+            assert f"{group}, {told}: {mean:+.2f} ± {half:.2f}" in alt
     assert [tick.get_text() for tick in figure.axes[0].get_yticklabels()] == list(GROUPS["start"])
     low, high = figure.axes[0].get_ylim()
     assert low > high  # read from the top
