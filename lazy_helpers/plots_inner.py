@@ -6,12 +6,15 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
+from matplotlib import colormaps, ticker
 from matplotlib.lines import Line2D
+from matplotlib.patches import Circle
 
 from .plots import BLUE, COLOURS, GREEN, INK, ORANGE, PURPLE, VERMILION, _finish, canvas, picture
 
 PATHS = (VERMILION, GREEN, PURPLE, ORANGE)  # an ascent each
-REACH = 1.3  # half the side of a plane that is drawn, in units of eps
+SHADES = colormaps["cividis"].resampled(16)  # few colours and coarse lines: small files
+REACH = 1.15  # half the side of a plane, in units of eps: every cell of the coarse grid that meets the disc is whole
 
 
 class View(NamedTuple):
@@ -34,21 +37,25 @@ def angles(q: int) -> np.ndarray:
 
 @picture
 def landscape(views: Mapping[str, View], axes: tuple[str, str], alt: str):
-    """L over a plane, and below it L along the plane's circle, a column for each view, each with its own range of L.
+    """L over a plane's disc, and below it L along its circle, a column for each view, each with its own range of L.
 
-    ``axes`` says what the plane's two directions are. Colours follow L within the disc. The curve below is L from 0 at its least
+    ``axes`` says what the plane's two directions are. The curve below is L from 0 at its least
     value on the circle to 1 at its largest; iterates are marked on it only where they lie on that circle.
     """
-    figure, grids = canvas(len(views), 2, width=2 * len(views), height=4.3, squeeze=False, height_ratios=[1.45, 1])
+    figure, grids = canvas(len(views), 2, width=2 * len(views), height=3.7, squeeze=False, height_ratios=[1.8, 1])
     for above, below, (title, view) in zip(*grids, views.items(), strict=True):
         along, ring = grid(len(view.plane)), angles(len(view.circle))
-        inside = view.plane[np.hypot(*np.meshgrid(along, along)) <= 1]
+        radius = np.hypot(*np.meshgrid(along, along))
+        inside, disc = view.plane[radius <= 1], np.where(radius < REACH, view.plane, np.nan)
         edge = REACH * (1 + 1 / (len(along) - 1))  # half a pixel beyond the outermost points
-        look = {"vmin": inside.min(), "vmax": inside.max(), "cmap": "cividis", "interpolation": "bilinear"}
-        above.imshow(view.plane, origin="lower", extent=(-edge, edge, -edge, edge), **look)
-        levels = np.linspace(inside.min(), inside.max(), 12)
-        above.contour(along, along, view.plane, levels=levels, colors="black", linewidths=0.5, alpha=0.45)
-        above.plot(np.cos(ring), np.sin(ring), color="white", linewidth=1.4)
+        look = {"vmin": inside.min(), "vmax": inside.max(), "cmap": SHADES, "interpolation": "none"}
+        image = above.imshow(disc, origin="lower", extent=(-edge, edge, -edge, edge), **look)
+        image.set_clip_path(Circle((0, 0), 1, transform=above.transData))
+        lines = {"colors": "black", "linewidths": 0.5, "alpha": 0.45}
+        levels = np.linspace(inside.min(), inside.max(), 8)
+        contours = above.contour(along[::2], along[::2], disc[::2, ::2], levels=levels, **lines)
+        contours.set_clip_path(Circle((0, 0), 1, transform=above.transData))
+        above.add_patch(Circle((0, 0), 1, fill=False, edgecolor=INK, linewidth=1.2))
         low, high = view.circle.min(), view.circle.max()
         below.plot(np.degrees(ring), (view.circle - low) / (high - low), color=BLUE, linewidth=1.4)
         for path, colour in zip(view.paths, PATHS, strict=False):
@@ -61,6 +68,7 @@ def landscape(views: Mapping[str, View], axes: tuple[str, str], alt: str):
             height = (np.interp(at, ring, view.circle) - low) / (high - low)
             below.plot(np.degrees(at), height, "o", color=colour, markersize=3.5)
         above.set(aspect="equal", title=title, xticks=[-1, 0, 1], yticks=[-1, 0, 1], xlabel=axes[0])
+        above.set(xlim=(-1.12, 1.12), ylim=(-1.12, 1.12))  # room for the marks
         above.grid(False)
         _finish(below, "angle, degrees", "", legend=False)
         below.set(xticks=[-180, 0, 180], yticks=[0, 0.5, 1], ylim=(-0.08, 1.1))
@@ -68,7 +76,7 @@ def landscape(views: Mapping[str, View], axes: tuple[str, str], alt: str):
     grids[1, 0].set_ylabel("$L$ along the circle,\nfrom least to largest")
     marks = [
         Line2D([], [], marker=marker, color=INK, markerfacecolor=face, linestyle="none", label=label)
-        for marker, face, label in (("o", "white", "start"), (".", INK, "after each step"), ("D", INK, "end"))
+        for marker, face, label in (("o", "white", "start"), (".", INK, "after each step"), ("D", INK, "last step"))
     ]
     figure.legend(handles=marks, loc="outside lower center", ncols=3)
     return figure, alt
@@ -83,7 +91,7 @@ def convergence(
     ``panels`` is ``{y label: {name: (networks, steps + 1)}}``; dashed is what shrinks from 1 by a panel's ``rates`` each step. Nothing
     is drawn below ``least``.
     """
-    figure, axes = canvas(len(panels), width=9.0, height=3.7, sharex=True, squeeze=False)
+    figure, axes = canvas(len(panels), width=7.4, height=3.3, sharex=True, squeeze=False)
     for ax, (ylabel, lines) in zip(axes[0], panels.items(), strict=True):
         for k, (name, values) in enumerate(lines.items()):
             low, middle, high = np.clip(np.percentile(values, (10, 50, 90), axis=0), least / 10, None)
@@ -93,6 +101,7 @@ def convergence(
         ax.plot(t, rates[ylabel] ** t, color=INK, linewidth=1.2, dashes=(5, 2), label="a linear $L$")
         _finish(ax, "step", ylabel, "", ylog=True, legend=False)
         ax.set_ylim(least, 2)
+        ax.yaxis.set_minor_locator(ticker.NullLocator())
     figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=6)
     return figure, alt
 
@@ -112,7 +121,7 @@ def kink(bend: Bend, steady: np.ndarray, shortened: np.ndarray, alt: str):
 
     ``steady`` and ``shortened`` are ``(steps + 1,)``, degrees from the kink; ``shortened`` is the ascent whose steps shrink.
     """
-    figure, (near, far) = canvas(2, width=9.0, height=3.5)
+    figure, (near, far) = canvas(2, width=7.4, height=3.0)
     top, span = np.interp(0, bend.angle, bend.value), bend.angle.max() / 2
     near.plot(bend.angle, bend.value, color=BLUE, label="$L$")
     for slope, side, colour in ((bend.left, -1, VERMILION), (bend.right, 1, GREEN)):

@@ -60,14 +60,20 @@ def test_a_landscape_marks_iterates_on_its_curve_only_where_they_are_on_the_circ
     assert_allclose(on_it.get_ydata(), (np.cos([2.0, 1.0, 0.0]) + 1) / 2, atol=1e-4)
     assert len(off.get_xdata()) == 0
     assert_allclose(other.lines[0].get_ydata(), curve.get_ydata(), atol=1e-9)  # its own range
-    assert_allclose(above.lines[1].get_xydata(), view().paths[0])  # behind the circle's own line
+    assert_allclose(above.lines[0].get_xydata(), view().paths[0])
 
 
-def test_a_landscapes_colours_follow_the_disc_not_the_corners():
+def test_a_landscape_shows_the_disc_and_its_colours_follow_it_not_the_corners():
     far = view()
     far.plane[0, 0] = 1e6  # outside the disc
     figure, _ = plots_inner.landscape.__wrapped__({"one": far}, ("u", "v"), "alt")
     (image,) = figure.axes[0].images
+    assert image.get_array().mask[0, 0] and not image.get_array().mask[SIDE // 2, 1]
+    assert_allclose(
+        image.get_clip_path().get_fully_transformed_path().get_extents().size,
+        figure.axes[0].transData.transform([2, 2]) - figure.axes[0].transData.transform([0, 0]),
+        rtol=1e-2,
+    )
     along = plots_inner.grid(SIDE)
     within = np.abs(along[np.abs(along) <= 1]).max()
     assert_allclose(image.get_clim(), [-within, within])
