@@ -32,9 +32,9 @@ def circles(panels: Mapping[str, Mapping[str, np.ndarray]], alt: str):
 
 @picture
 def shares(panels: Mapping[str, object], alt: str):
-    """The share of networks with a second maximum against s: predicted, found with its 95 % interval, and found from random starts.
+    """The share of networks with a second maximum against the scale: predicted, found with its 95 % interval, and found from random starts.
 
-    A panel is a frame indexed by s with the columns ``predicted``, ``found``, ``low``, ``high`` and ``blind``.
+    A panel is a frame indexed by the scale with the columns ``predicted``, ``found``, ``low``, ``high`` and ``blind``.
     """
     figure, axes = canvas(len(panels), width=9.6, height=2.9, sharey=True, squeeze=False)
     for ax, (title, frame) in zip(axes[0], panels.items(), strict=True):
@@ -42,7 +42,7 @@ def shares(panels: Mapping[str, object], alt: str):
         ax.plot(frame.index, frame.found, "o-", color=BLUE, label=r"found from $\pm\nabla f$")
         ax.fill_between(frame.index, frame.low, frame.high, color=BLUE, alpha=0.2, linewidth=0)
         ax.plot(frame.index, frame.blind, "s-", color=VERMILION, label="found from 8 random starts")
-        _finish(ax, "scale $s$", "share of networks" if ax is axes[0, 0] else "", title, xlog=True, legend=False)
+        _finish(ax, r"scale $\beta$", "share of networks" if ax is axes[0, 0] else "", title, xlog=True, legend=False)
         ax.set(ylim=(-0.03, 1.03), xticks=[0.1, 1, 10], xticklabels=["0.1", "1", "10"])
     figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
     return figure, alt

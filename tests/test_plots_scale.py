@@ -19,7 +19,7 @@ def drawn():
     angle = np.linspace(-90, 270, 9)
     L = np.array([0.3, 0.1, 0.2, 0.1, 0.4, 0.8, 1.0, 0.7, 0.3])
     view = {"angle": angle, "L": L, "linear": 1.1 * L, "maxima": np.array([2, 6])}
-    yield plots_scale.circles({"s = 1": view, "s = 2": view}, "L along two great circles of the sphere")
+    yield plots_scale.circles({"beta = 1": view, "beta = 2": view}, "L along two great circles of the sphere")
     table = pd.DataFrame(
         {"predicted": [0, 0.5, 1], "found": [0, 0.4, 1], "low": [0, 0.2, 0.9], "high": [0.1, 0.6, 1]}, SCALES
     )
