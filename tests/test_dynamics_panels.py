@@ -270,7 +270,7 @@ def test_a_relus_ascent_settles_on_its_kinks(maths):
     how = dict(eta=1.0, tol=1e-6, max_steps=300, decay=0.1)
     cases = [drawn(d, m, "relu", s, 0.3, 1.0, k) for k, (d, m, s) in enumerate([(2, 100, 1.0), (3, 300, 0.3), (20, 100, 2.0)] * 4)]  # fmt: skip
     settled = 0
-    for (given, problem, delta, _), js in zip(cases, maths(PGA, [[given for given, *_ in cases], how]), strict=True):
+    for (_, problem, delta, _), js in zip(cases, maths(PGA, [[given for given, *_ in cases], how]), strict=True):
         ours = dynamics.pga(problem, delta, **how)
         assert js["converged"] == bool(ours.converged)
         assert js["status"] == ours.status.item()
