@@ -44,6 +44,7 @@ def shares(panels: Mapping[str, object], alt: str):
         ax.plot(frame.index, frame.blind, "s-", color=VERMILION, label="found from 8 random starts")
         _finish(ax, r"scale $\beta$", "share of networks" if ax is axes[0, 0] else "", title, xlog=True, legend=False)
         ax.set(ylim=(-0.03, 1.03), xticks=[0.1, 1, 10], xticklabels=["0.1", "1", "10"])
+        ax.xaxis.set_minor_locator(ticker.NullLocator())
     figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
     return figure, alt
 
