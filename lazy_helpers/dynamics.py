@@ -66,8 +66,9 @@ def on_sphere(problem: Inner, directions: Tensor) -> Tensor:
 
 
 def gradient_start(problem: Inner, sign: float = 1.0) -> Tensor:
-    r""":math:`\pm\varepsilon \nabla f(x) / \|\nabla f(x)\|`: up or down the network's slope at the input itself."""
-    return on_sphere(problem, sign * problem.net.value_and_grad_at(problem.x)[1].expand(*problem.shape, -1))
+    r""":math:`\pm\varepsilon \nabla f(x) / \|\nabla f(x)\|`: up or down the network's slope at the input; along x where that is 0."""
+    g = problem.net.value_and_grad_at(problem.x)[1].expand(*problem.shape, -1)
+    return on_sphere(problem, sign * torch.where((g != 0).any(-1, keepdim=True), g, problem.x))
 
 
 def pga(

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from .curvature import regularity
 from .data import load_binary
-from .dynamics import MAXIMUM, critical_scale, found_scale, pga, random_start, second_maximum
+from .dynamics import MAXIMUM, critical_scale, found_scale, on_sphere, pga, random_start, second_maximum
 from .landscape import Network, inner_problem
 from .scales import FrozenGates, Trained, accuracies, train_at_scale, used_C0
 
@@ -157,7 +157,9 @@ def measure_maxima(cells: list[ScaleCell], device: torch.device) -> list[dict[st
     blind = inner_problem(
         net, x0.expand(len(cells) * RANDOM_STARTS, -1), y, scales.repeat_interleave(RANDOM_STARTS), cell.ratio
     )
-    ends = blind.residual(pga(blind, random_start(blind, cell.seed), **how).delta).view(len(cells), -1)
+    once = inner_problem(net, x0.expand(RANDOM_STARTS, -1), y, 1.0, cell.ratio)  # the same directions at every scale
+    start = on_sphere(blind, random_start(once, cell.seed).repeat(len(cells), 1))
+    ends = blind.residual(pga(blind, start, **how).delta).view(len(cells), -1)
     logistic = second_maximum(inner_problem(net, x0.expand(len(cells), -1), y, scales, cell.ratio, "logistic"), **how)
     predicted, found = critical_scale(net, x0, y, cell.ratio), found_scale(net, x0, y, cell.ratio, **how)
     return [

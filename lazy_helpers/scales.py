@@ -34,6 +34,9 @@ class FrozenGates(Network):
 
     W0: Tensor | None = None
 
+    def __getitem__(self, member) -> FrozenGates:
+        return self.replace(W=self.W[member], a=self.a[member], W0=self.W0[member])
+
     def value_and_grad_at(self, x: Tensor) -> tuple[Tensor, Tensor]:
         g = self.gates_at(x) @ self.W
         return (g * x).sum(-1), g
