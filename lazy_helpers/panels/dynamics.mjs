@@ -140,9 +140,11 @@ export class Inner {
 /** The problem at s x0 with ratio rho; x0 of length 1. */
 export const inner_problem = (net, x0, y, s, rho) => new Inner(net, Float64Array.from(x0, (xj) => s * xj), y, rho * s);
 
-/** Up or down the network's slope at the input itself. */
-export const gradient_start = (problem, sign = 1) =>
-  problem.on_sphere(problem.net.value_and_grad(problem.x).g.map((gj) => sign * gj));
+/** Up or down the network's slope at the input; along x where that is 0. */
+export function gradient_start(problem, sign = 1) {
+  const { g } = problem.net.value_and_grad(problem.x);
+  return problem.on_sphere((g.some((gj) => gj !== 0) ? g : problem.x).map((gj) => sign * gj));
+}
 
 // --------------------------------------------------------------------------------------------------------- curvature
 
