@@ -103,7 +103,7 @@ function buildScales() {
     found: "found at this β",
     agreement: "agreement",
     critical_median: "median critical scale",
-    critical_one: "this network’s β_c",
+    critical_one: "this network’s critical scale",
     reach: "its β ρ ‖∇f(x)‖",
     gap: "its |f(x) − y|",
     second: "its second top, L",

@@ -134,7 +134,7 @@ function buildSphere(change) {
     maxima: "maxima reached",
     reach: "β ρ ‖∇f(x)‖",
     gap: "|f(x) − y|",
-    critical: "critical scale β_c",
+    critical: "critical scale",
     grid: "maxima on a grid",
   });
 
