@@ -87,9 +87,7 @@ def _lanczos(problem: Inner, delta: Tensor, which: str, on_sphere: bool) -> Tens
             return v.double().cpu().numpy().reshape(-1)
 
         size = flat.net.d - on_sphere
-        start = np.random.default_rng(0).standard_normal(
-            size
-        )  # ARPACK would draw its own: a number must come out again
+        start = np.random.default_rng(0).standard_normal(size)  # ARPACK draws its own: a number must come out again
         operator = LinearOperator((size, size), matvec=product, dtype=float)
         found[k, i] = eigsh(operator, k=1, which=which, return_eigenvectors=False, v0=start)[0]
     return found.view(shape)

@@ -32,9 +32,7 @@ class Ascent:
     delta: Tensor  # (*members, n, d)
     value: Tensor  # L
     steps: Tensor  # taken until the tolerance was met, or all of them
-    stationarity: (
-        Tensor  # kappa at the end, a ReLU's that of the smallest element; in the ball's interior ||G|| / ||first G||
-    )
+    stationarity: Tensor  # kappa at the end; a ReLU's of the smallest element; inside the ball ||G|| / ||first G||
     converged: Tensor  # bool: kappa <= tol
     top: Tensor  # the largest eigenvalue of the Riemannian Hessian (in the interior, of H), in units of |<G, n>| / eps
     status: np.ndarray  # "local maximum", "saddle" or "not converged"
@@ -192,9 +190,8 @@ def _judged(problem: Inner, delta: Tensor, first: Tensor, tol: float, within: st
         kinks = smallest_element(problem, delta, reach, tol)
         held = kinks.stationarity.to(kappa)
         top = torch.where(kinks.upward.to(c.device) > 0, math.inf, -c.sign())
-        if (
-            within == "ball"
-        ):  # inside it a stationary point, where the loss's slope is 0, is level along f: no strict maximum
+        if within == "ball":
+            # Inside it a stationary point, where the loss's slope is 0, is level along f: no strict maximum.
             inside = _inside(problem, delta)
             held = torch.where(inside, kappa, torch.where(c >= 0, held, 1.0))
             top = torch.where(inside, 0.0, top)

@@ -62,7 +62,7 @@ ALTERED = tuple(name for name in TRAININGS if name not in ("published", "publish
 BOTH = lambda *_: (0.25, 0.35)  # noqa: E731  two budgets on both sides of the transition at d = 100
 SCALES = (0.1, 0.3, 1.0, 3.0, 10.0)
 LADDER = (0.1, 0.2, 0.3, 0.4, 0.6, 0.8, 1.0, 1.5, 2.0, 3.0, 5.0, 10.0)
-FIRST_ORDER = ("network", "data", "activations", "landscape", "curvature", "dynamics", "scales", "first_order")
+FIRST_ORDER = ("network", "lazy", "data", "activations", "landscape", "curvature", "dynamics", "scales", "first_order")
 ALGORITHM = ("network", "tiles", "lazy", "attack", "train", "adversarial", "data")
 
 

@@ -16,7 +16,7 @@ from .curvature import regularity
 from .data import load_binary
 from .dynamics import MAXIMUM, critical_scale, found_scale, on_sphere, pga, random_start, second_maximum
 from .landscape import Network, inner_problem
-from .scales import FrozenGates, Trained, accuracies, train_at_scale, used_C0
+from .scales import FrozenGates, accuracies, train_at_scale, used_C0
 
 STARTS, RANDOM_STARTS = 4, 8  # of one network's runs; of those that look for the second maximum blindly
 TOLERANCES, TOL = (1e-2, 1e-4, 1e-6, 1e-8), 1e-6
@@ -166,7 +166,7 @@ def measure_maxima(cells: list[ScaleCell], device: torch.device) -> list[dict[st
         {
             "predicted": bool(second.predicted[k]),
             "found": bool(second.found[k]),
-            "maxima": int((second.up.status[k] == MAXIMUM) + 0) + int((second.down.status[k] == MAXIMUM) + 0),
+            "maxima": sum(int(end.status[k] == MAXIMUM) for end in (second.up, second.down)),
             "found_blindly": bool((ends[k].max() > 0) & (ends[k].min() < 0)),
             "logistic_found": bool(logistic.found[k]),
             "critical_predicted": float(predicted.scale[0]),
@@ -196,7 +196,12 @@ def measure_scales(cells: list[ScaleCell], device: torch.device) -> list[dict[st
             {
                 **{f"adversarial_loss_{t}": _at(out.adversarial_loss, t) for t in (0, 10, 30, 50, 100, STEPS)},
                 "steps_to_0.45": _first_below(out.adversarial_loss, 0.45),
-                **_ends(out, robust, clean, len(y)),
+                "clean_loss": float(out.clean_loss[-1]),
+                "robust_accuracy": robust,
+                "test_accuracy": clean,
+                "C0_used": float(out.C0_used[-1]),
+                "diverged": out.diverged,
+                "images": len(y),
             }
         )
     return rows
@@ -263,14 +268,3 @@ def _first_below(series: Tensor, level: float) -> float:
 def _gates_moved(start: Network, net: Network, x: Tensor) -> float:
     """The share of gates that training has switched at the training points."""
     return float((((x @ start.W.mT) > 0) != ((x @ net.W.mT) > 0)).double().mean())
-
-
-def _ends(out: Trained, robust: float, clean: float, count: int) -> dict[str, float]:
-    return {
-        "clean_loss": float(out.clean_loss[-1]),
-        "robust_accuracy": robust,
-        "test_accuracy": clean,
-        "C0_used": float(out.C0_used[-1]),
-        "diverged": out.diverged,
-        "images": count,
-    }

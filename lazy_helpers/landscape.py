@@ -57,7 +57,7 @@ class Network:
 
     def __getitem__(self, member) -> Network:
         """A member (or some) of the ensemble."""
-        return dataclasses.replace(self, W=self.W[member], a=self.a[member])
+        return self.replace(**{name: part[member] for name, part in vars(self).items() if isinstance(part, Tensor)})
 
     def replace(self, **changes) -> Network:
         """The same network with other ``W``, ``a`` or ``activation``."""
@@ -89,8 +89,12 @@ class Network:
     def value_at(self, x: Tensor) -> Tensor:
         return (self.activation.value(x @ self.W.mT) @ self.a.unsqueeze(-1)).squeeze(-1) / math.sqrt(self.m)
 
+    def gates_at(self, x: Tensor) -> Tensor:
+        """a sigma'(z) / sqrt m, ``(*members, n, m)``: its product with W is the input gradient."""
+        return self.activation.first(x @ self.W.mT) * (self.a / math.sqrt(self.m)).unsqueeze(-2)
+
     def value_and_grad_at(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        z = x @ self.W.mT
+        z = x @ self.W.mT  # once for both
         a = self.a / math.sqrt(self.m)
         f = (self.activation.value(z) @ a.unsqueeze(-1)).squeeze(-1)
         return f, (self.activation.first(z) * a.unsqueeze(-2)) @ self.W
@@ -159,16 +163,16 @@ class Inner:
         return second[..., None, None] * outer + first[..., None, None] * self.net.hessian_at(x)
 
     def members(self, some) -> Inner:
-        """The problem of some members of a flat ensemble."""
-        part = lambda t, axes: t[some] if t.ndim == axes + 1 else t  # noqa: E731
-        return Inner(self.net[some], part(self.x, 2), part(self.y, 1), part(self.eps, 1), self.loss)
+        """The problem of some members of a flat one."""
+        return Inner(self.net[some], self.x[some], self.y[some], self.eps[some], self.loss)
 
     def flat(self) -> Inner:
         """The same problem with exactly one member axis, and with x, y and eps for each member."""
         n, d, net = self.x.shape[-2], self.net.d, self.net
         each = lambda t, *tail: t.expand(*net.members, *tail).reshape(-1, *tail)  # noqa: E731
+        parts = {name: part for name, part in vars(net).items() if isinstance(part, Tensor)}
         return Inner(
-            net.replace(W=net.W.reshape(-1, net.m, d), a=net.a.reshape(-1, net.m)),
+            net.replace(**{name: part.reshape(-1, *part.shape[len(net.members) :]) for name, part in parts.items()}),
             each(self.x, n, d), each(self.y, n), each(self.eps, n), self.loss,
         )  # fmt: skip
 

@@ -8,18 +8,11 @@ from collections.abc import Mapping
 import numpy as np
 from matplotlib import ticker
 from matplotlib.lines import Line2D
-from scipy import stats
 
 from .plots import COLOURS, INK, canvas, picture
+from .verdicts import estimate
 
 MARKERS = "os^Dv"
-
-
-def mean_and_half(values) -> tuple[float, float]:
-    """The mean and half of its 95 % interval (Student's t), of one number for each network; NaN for fewer than two."""
-    values = np.asarray(values, dtype=float)
-    half = stats.t.ppf(0.975, len(values) - 1) * stats.sem(values) if len(values) > 1 else np.nan
-    return float(values.mean()), float(half)
 
 
 @picture
@@ -84,7 +77,8 @@ def effects_with_intervals(groups: Mapping[str, Mapping[str, object]], xlabel: s
     for k, (ax, (title, rows)) in enumerate(zip(axes[:, 0], groups.items(), strict=True)):
         ax.axvline(0, color=INK, linewidth=0.8)
         for place, (label, values) in enumerate(rows.items()):
-            mean, half = mean_and_half(values)
+            mean, _, high, _ = estimate(values)
+            half = high - mean
             ax.plot(
                 values, np.full(len(values), place), "o", color=COLOURS[k], markersize=3, alpha=0.35, markeredgewidth=0
             )

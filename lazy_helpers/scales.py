@@ -19,6 +19,7 @@ from .activations import LOSSES
 from .checks import check_count, check_labels, check_points, check_positive
 from .dynamics import climb, on_sphere
 from .landscape import Inner, Network
+from .lazy import LazyBall
 
 EVALUATE = 50  # steps of the attack that judges a trained network
 
@@ -34,9 +35,6 @@ class FrozenGates(Network):
 
     W0: Tensor | None = None
 
-    def __getitem__(self, member) -> FrozenGates:
-        return self.replace(W=self.W[member], a=self.a[member], W0=self.W0[member])
-
     def value_and_grad_at(self, x: Tensor) -> tuple[Tensor, Tensor]:
         g = self.gates_at(x) @ self.W
         return (g * x).sum(-1), g
@@ -45,7 +43,6 @@ class FrozenGates(Network):
         return self.value_and_grad_at(x)[0]
 
     def gates_at(self, x: Tensor) -> Tensor:
-        """a 1[w0 . x > 0] / sqrt m."""
         return ((x @ self.W0.mT) > 0).to(x) * (self.a / math.sqrt(self.m)).unsqueeze(-2)
 
 
@@ -55,7 +52,6 @@ class Trained:
 
     net: Network
     steps: int  # taken
-    reached: bool  # the clean loss that was asked for
     diverged: bool  # the loss left the finite numbers or rose to 1000 times the first
     adversarial_loss: Tensor  # (steps + 1,): before each step and after the last
     clean_loss: Tensor
@@ -71,13 +67,12 @@ def train_at_scale(
     rate: float = 1.0,
     steps: int = 150,
     attack_steps: int = 10,
-    target: float | None = None,
 ) -> Trained:
     r"""Full-batch adversarial training of one network on ``X`` ``(n, d)``, unit norms, ``y`` ``(n,)`` in {-1, +1}.
 
     The learning rate is ``rate`` / scale^2. Each step attacks all points anew: PGA on the sphere of radius ``ratio`` * ``scale``
-    from the loss's own gradient, ``attack_steps`` steps with :math:`\eta_{rel} = 1` and the current gradient's norm. Training ends
-    after ``steps``, or once the clean loss, the mean of (f - y)^2 / 2 at the points themselves, is at most ``target``. Raises
+    from the loss's own gradient, ``attack_steps`` steps with :math:`\eta_{rel} = 1` and the current gradient's norm. The
+    clean loss is the mean of (f - y)^2 / 2 at the points themselves. Raises
     ``ValueError`` for ensembles, labels other than -1 and +1, and numbers that are not positive.
     """
     X = check_points("X", X, net.d, net.members, net.W)
@@ -86,10 +81,7 @@ def train_at_scale(
     y = check_labels("y", y, len(X), net.W)
     scale, rate = check_positive("scale", scale), check_positive("rate", rate)
     check_count("steps", steps), check_count("attack_steps", attack_steps)
-    if target is not None:
-        check_positive("target", target)
     lr, start, rows = rate / scale**2, net, []
-    reached = diverged = False
     for t in range(steps + 1):
         problem = inner_problem_of(net, X, y, scale, ratio)
         attacked = problem.x + climb(problem, gradient_of_loss(problem), attack_steps)
@@ -98,12 +90,11 @@ def train_at_scale(
         clean = float((net.value_at(problem.x) - y).square().mean() / 2)
         rows.append((adversarial, clean, used_C0(net, start)))
         diverged = not adversarial <= 1000 * rows[0][0]  # NaN, too
-        reached = target is not None and clean <= target
-        if diverged or reached or t == steps:
+        if diverged or t == steps:
             break
         net = net.replace(W=net.W - lr * weight_gradient(net, attacked, residual))
     adversarial, clean, used = torch.tensor(rows, dtype=torch.float64).T
-    return Trained(net, t, reached, diverged, adversarial, clean, used)
+    return Trained(net, t, diverged, adversarial, clean, used)
 
 
 def inner_problem_of(net: Network, X: Tensor, y: Tensor, scale: float, ratio: float, loss: str = "quadratic") -> Inner:
@@ -119,16 +110,12 @@ def gradient_of_loss(problem: Inner) -> Tensor:
 
 def weight_gradient(net: Network, x: Tensor, residual: Tensor) -> Tensor:
     """The gradient of the mean of residual^2 / 2 in W, ``(m, d)``."""
-    if isinstance(net, FrozenGates):
-        gates = net.gates_at(x)
-    else:
-        gates = net.activation.first(x @ net.W.mT) * (net.a / math.sqrt(net.m))
-    return (gates * (residual / len(x)).unsqueeze(-1)).mT @ x
+    return (net.gates_at(x) * (residual / len(x)).unsqueeze(-1)).mT @ x
 
 
 def used_C0(net: Network, start: Network) -> float:
     r"""The least C0 whose ball holds the weights: :math:`\sqrt m \max_s \|w_s - w_{s,0}\|`."""
-    return math.sqrt(net.m) * float((net.W - start.W).norm(dim=-1).amax())
+    return math.sqrt(net.m) * float(LazyBall(start.W, 1.0).distance(net.W))
 
 
 def accuracies(net: Network, X: Tensor, y: Tensor, scale: float, ratio: float) -> tuple[float, float]:

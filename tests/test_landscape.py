@@ -13,7 +13,7 @@ from torch.testing import assert_close
 
 import lazy_helpers as lh
 from lazy_helpers.activations import ACTIVATIONS, LOSSES, Activation, Loss, activation_named, loss_named
-from lazy_helpers.landscape import Inner, Network, inner_problem
+from lazy_helpers.landscape import Network, inner_problem
 
 SMOOTH = ("tanh", "softplus", "quadratic")
 # The definitions, for autograd: none of the package's own formulas.
@@ -301,8 +301,6 @@ def test_flat_problem_and_some_of_its_members_are_the_same_problem():
     assert_close(flat.flat().x, flat.x)
     some = torch.tensor([4, 1])
     assert_close(flat.members(some).grad(delta.view(6, 3, 4)[some]), problem.grad(delta).view(6, 3, 4)[some])
-    shared = Inner(flat.net, flat.x[0], flat.y[0], flat.eps[0], flat.loss)  # what all members share stays shared
-    assert_close(shared.members(some).value(flat.x[0]), shared.value(flat.x[0])[some])
     single = drawn("tanh", "logistic", seed=42)[0]
     assert_close(single.flat().hessian(delta[0, 0][None])[0], single.hessian(delta[0, 0]))
 

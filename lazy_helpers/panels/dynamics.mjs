@@ -312,7 +312,7 @@ export const predicted_steps = (tol, eta) => Math.log(1 / tol) / Math.log1p(eta)
  */
 export function second_maximum(problem, how = {}) {
   const { f, g } = problem.net.value_and_grad(problem.x);
-  const [up, down] = [1, -1].map((sign) => ascent(problem, problem.on_sphere(g.map((gj) => sign * gj)), how));
+  const [up, down] = [1, -1].map((sign) => ascent(problem, gradient_start(problem, sign), how));
   return { predicted: problem.eps * norm(g) > Math.abs(f - problem.y), found: up.residual * down.residual < 0, up, down };
 }
 
