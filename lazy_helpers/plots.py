@@ -16,6 +16,7 @@ import numpy as np
 from matplotlib import patheffects, ticker
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from PIL import Image
 
 BLUE, VERMILION, GREEN, PURPLE, ORANGE = "#0c86c8", "#d55e00", "#009e73", "#c566a0", "#cc8a00"  # after Okabe and Ito
 COLOURS = (BLUE, VERMILION, GREEN, PURPLE, ORANGE)
@@ -57,6 +58,8 @@ def picture(draw: Callable[..., tuple[Figure, str]]) -> Callable[..., Picture]:
             vector, raster = io.BytesIO(), io.BytesIO()
             figure.savefig(vector, format="svg", dpi=200, metadata={"Date": None, "Creator": None})
             figure.savefig(raster, format="png", dpi=80, facecolor="white")
+            indexed = Image.open(raster).convert("RGB").quantize(96)  # a third of the size: pages carry both
+            indexed.save(raster := io.BytesIO(), format="png", optimize=True)
         svg = vector.getvalue().decode()
         svg = svg[svg.index("<svg") :].replace(INK, "currentColor")
         svg = re.sub(r'<g id="[^"]*">', "<g>", svg)  # several figures on a page must not share ids
