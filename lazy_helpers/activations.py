@@ -16,7 +16,7 @@ Elementwise = Callable[[Tensor], Tensor]
 
 @dataclasses.dataclass(frozen=True)
 class Activation:
-    r""":math:`\sigma`, :math:`\sigma'` and :math:`\sigma''`, elementwise; ``second`` is ``None`` where :math:`\sigma` has a kink."""
+    r""":math:`\phi`, :math:`\phi'` and :math:`\phi''`, elementwise; ``second`` is ``None`` where :math:`\phi` has a kink."""
 
     name: str
     value: Elementwise
@@ -32,7 +32,7 @@ class Activation:
 ACTIVATIONS = {
     activation.name: activation
     for activation in (
-        Activation("relu", torch.relu, lambda z: (z > 0).to(z), None),  # sigma'(0) = 0, as in the first paper
+        Activation("relu", torch.relu, lambda z: (z > 0).to(z), None),  # phi'(0) = 0, as in the first paper
         Activation("tanh", torch.tanh, lambda z: 1 - z.tanh() ** 2, lambda z: -2 * z.tanh() * (1 - z.tanh() ** 2)),
         Activation("softplus", softplus, torch.sigmoid, lambda z: z.sigmoid() * (-z).sigmoid()),
         Activation("quadratic", lambda z: z * z / 2, lambda z: z, torch.ones_like),

@@ -1,7 +1,7 @@
 r"""Curvature of the inner problem: stationarity, the Riemannian Hessian's top eigenvalue, and what stands for it at kinks.
 
-With G and H the gradient and the Hessian of L at :math:`\delta`, :math:`n = \delta/\varepsilon` and :math:`P = I - n n^\top`, the
-Riemannian Hessian on the sphere is :math:`\mathcal H = P H P - \frac{\langle G, n \rangle}{\varepsilon} P`; our own derivation.
+With G and H the gradient and the Hessian of L at :math:`\delta`, :math:`\nu = \delta/\varepsilon` and :math:`P = I - \nu \nu^\top`, the
+Riemannian Hessian on the sphere is :math:`\mathcal H = P H P - \frac{\langle G, \nu \rangle}{\varepsilon} P`; our own derivation.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def stationarity(problem: Inner, delta: Tensor, G: Tensor | None = None) -> Tens
 
 
 def radial(problem: Inner, delta: Tensor) -> Tensor:
-    r""":math:`\langle G, n \rangle / \varepsilon`, the sphere's own share of the curvature: ``(*members, n)``."""
+    r""":math:`\langle G, \nu \rangle / \varepsilon`, the sphere's own share of the curvature: ``(*members, n)``."""
     return (problem.grad(delta) * delta).sum(-1) / problem.eps**2
 
 
@@ -110,7 +110,7 @@ def smallest_element(problem: Inner, delta: Tensor, reach: float = 1e-2, tol: fl
     the least :math:`\|P G\|` solve a bounded least squares problem (SciPy's ``lsq_linear``), among the gates of ridges alone where these bring it
     down to ``tol`` times ||G||. A kink bends L down where
     :math:`\ell' a_s < 0`: the slope falls across it. Where all ridges do and the smallest element is zero, every direction along them is
-    level for f, so there the top eigenvalue is the sphere's, :math:`-\langle G, n \rangle/\varepsilon`. Raises ``ValueError`` for a smooth activation.
+    level for f, so there the top eigenvalue is the sphere's, :math:`-\langle G, \nu \rangle/\varepsilon`. Raises ``ValueError`` for a smooth activation.
     """
     if problem.net.activation.smooth:
         raise ValueError(f"activation {problem.net.activation.name!r} has no kinks: use curvature.top_eigenvalue.")

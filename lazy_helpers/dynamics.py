@@ -34,7 +34,7 @@ class Ascent:
     steps: Tensor  # taken until the tolerance was met, or all of them
     stationarity: Tensor  # kappa at the end; a ReLU's of the smallest element; inside the ball ||G|| / ||first G||
     converged: Tensor  # bool: kappa <= tol
-    top: Tensor  # the largest eigenvalue of the Riemannian Hessian (in the interior, of H), in units of |<G, n>| / eps
+    top: Tensor  # the largest eigenvalue of the Riemannian Hessian (in the interior, of H), in units of |<G, nu>| / eps
     status: np.ndarray  # "local maximum", "saddle" or "not converged"
     path: Path | None  # asked for by record=True
 
@@ -244,10 +244,10 @@ class CriticalScale(NamedTuple):
 
 
 def critical_scale(net: Network, x0: Tensor, y, ratio=0.3, low: float = 1e-3, high: float = 1e3) -> CriticalScale:
-    r"""The least s in [low, high] from which :math:`s \rho \|x_0\| \|\nabla f(s x_0)\| > |f(s x_0) - y|` is met (quadratic loss).
+    r"""The least :math:`\beta` in [low, high] from which :math:`\beta \rho \|x_0\| \|\nabla f(\beta x_0)\| > |f(\beta x_0) - y|` is met (quadratic loss).
 
     The first of 400 scales, a factor apart, that meets it, then bisection. A ReLU network is homogeneous: for it
-    :math:`s_c = |y| / (\rho \|x_0\| \|\nabla f(x_0)\| + \mathrm{sign}(y) f(x_0))` where the denominator is above 0, and there is none elsewhere. Arguments as in
+    :math:`\beta_c = |y| / (\rho \|x_0\| \|\nabla f(x_0)\| + \mathrm{sign}(y) f(x_0))` where the denominator is above 0, and there is none elsewhere. Arguments as in
     :func:`~lazy_helpers.landscape.inner_problem`. Our derivation.
     """
     check_positive("low", low), check_positive("high", high)
@@ -271,7 +271,7 @@ def critical_scale(net: Network, x0: Tensor, y, ratio=0.3, low: float = 1e-3, hi
 
 
 def found_scale(net: Network, x0: Tensor, y, ratio=0.3, low: float = 0.02, high: float = 50.0, **how) -> CriticalScale:
-    """The least s in [low, high] at which :func:`second_maximum` finds a pair, to half a percent; ``how`` goes to :func:`pga`.
+    """The least scale in [low, high] at which :func:`second_maximum` finds a pair, to half a percent; ``how`` goes to :func:`pga`.
 
     Three rounds of 17 scales a factor apart, each between the last without a pair and the first with one. Arguments as in
     :func:`~lazy_helpers.landscape.inner_problem`, but for ``x0``, which is one point ``(1, d)``; returns ``(*members, 1)``.

@@ -52,7 +52,7 @@ STARTERS = {
 
 @dataclasses.dataclass(frozen=True, order=True)
 class ScaleCell:
-    """A network at a scale s of its inputs; ``rate`` 0 where nothing is trained or the run tunes it itself."""
+    """A network at a scale of its inputs; ``rate`` 0 where nothing is trained or the run tunes it itself."""
 
     m: int
     seed: int

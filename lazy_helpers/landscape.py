@@ -1,9 +1,9 @@
 r"""The inner problem of adversarial training: its network, its value, gradient and Hessian, in closed form.
 
 .. math:: \max_{\|\delta\| = \varepsilon} L(\delta), \quad L(\delta) = \ell(f(x + \delta), y), \quad
-          f(x) = \frac{1}{\sqrt m} \sum_{s=1}^m a_s\, \sigma(w_s^\top x), \quad x = s x_0,\ \varepsilon = \rho \|x\|
+          f(x) = \frac{1}{\sqrt m} \sum_{s=1}^m a_s\, \phi(w_s^\top x), \quad x = \beta x_0,\ \varepsilon = \rho \|x\|
 
-with the scale s of the inputs and the ratio :math:`\rho`. Setting and question are those of Deng et al. (ICML 2020); the formulas
+with the scale :math:`\beta` of the inputs and the ratio :math:`\rho`. Setting and question are those of Deng et al. (ICML 2020); the formulas
 are our own derivation.
 """
 
@@ -76,12 +76,12 @@ class Network:
         return self.value_and_grad_at(check_points("x", x, self.d, self.members, self.W))[1]
 
     def hvp(self, x: Tensor, v: Tensor) -> Tensor:
-        r""":math:`\nabla^2 f(x)\, v`, for ``x`` and ``v`` as in a call; returns ``(*members, n, d)``. ``ValueError`` where sigma has a kink."""
+        r""":math:`\nabla^2 f(x)\, v`, for ``x`` and ``v`` as in a call; returns ``(*members, n, d)``. ``ValueError`` where phi has a kink."""
         x, v = (check_points(name, part, self.d, self.members, self.W) for name, part in (("x", x), ("v", v)))
         return self.hvp_at(x, v)
 
     def hessian(self, x: Tensor) -> Tensor:
-        r""":math:`\nabla^2 f(x)`, ``(*members, n, d, d)``. ``ValueError`` where sigma has a kink."""
+        r""":math:`\nabla^2 f(x)`, ``(*members, n, d, d)``. ``ValueError`` where phi has a kink."""
         return self.hessian_at(check_points("x", x, self.d, self.members, self.W))
 
     # What follows is unchecked.
@@ -90,7 +90,7 @@ class Network:
         return (self.activation.value(x @ self.W.mT) @ self.a.unsqueeze(-1)).squeeze(-1) / math.sqrt(self.m)
 
     def gates_at(self, x: Tensor) -> Tensor:
-        """a sigma'(z) / sqrt m, ``(*members, n, m)``: its product with W is the input gradient."""
+        """a phi'(z) / sqrt m, ``(*members, n, m)``: its product with W is the input gradient."""
         return self.activation.first(x @ self.W.mT) * (self.a / math.sqrt(self.m)).unsqueeze(-2)
 
     def value_and_grad_at(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -106,7 +106,7 @@ class Network:
         return (self.W.mT.unsqueeze(-3) * self._bends(x).unsqueeze(-2)) @ self.W.unsqueeze(-3)
 
     def _bends(self, x: Tensor) -> Tensor:
-        """a sigma''(z) / sqrt m, ``(*members, n, m)``."""
+        """a phi''(z) / sqrt m, ``(*members, n, m)``."""
         if not self.activation.smooth:
             raise ValueError(
                 f"activation {self.activation.name!r} has a kink and no second derivative: take 'tanh', 'softplus' or 'quadratic', "
@@ -178,10 +178,10 @@ class Inner:
 
 
 def inner_problem(net: Network, x0: Tensor, y: Tensor, scale=1.0, ratio=0.3, loss: str | Loss = "quadratic") -> Inner:
-    r"""The inner problem at :math:`x = s x_0` with :math:`\varepsilon = \rho \|x\|`.
+    r"""The inner problem at :math:`x = \beta x_0` with :math:`\varepsilon = \rho \|x\|`.
 
     ``x0`` is ``(n, d)`` or ``(*members, n, d)``, none of its points zero; ``y`` is a number or broadcasts to ``(*members, n)``, and is
-    -1 or +1 for the logistic loss; ``scale`` s and ``ratio`` rho are positive numbers, or tensors that broadcast likewise, so networks,
+    -1 or +1 for the logistic loss; ``scale`` beta and ``ratio`` rho are positive numbers, or tensors that broadcast likewise, so networks,
     starts and scales run side by side. Raises ``ValueError`` otherwise.
     """
     x0, loss = check_points("x0", x0, net.d, net.members, net.W), loss_named(loss)

@@ -1,10 +1,10 @@
-r"""Adversarial training on the quadratic loss at a scale s of the inputs and a fixed ratio :math:`\rho`.
+r"""Adversarial training on the quadratic loss at a scale :math:`\beta` of the inputs and a fixed ratio :math:`\rho`.
 
-.. math:: \min_W \frac1n \sum_i \max_{\|\delta_i\| = \rho s} \tfrac12 \big(f(s x_i + \delta_i; W) - y_i\big)^2, \qquad \|x_i\| = 1
+.. math:: \min_W \frac1n \sum_i \max_{\|\delta_i\| = \rho\beta} \tfrac12 \big(f(\beta x_i + \delta_i; W) - y_i\big)^2, \qquad \|x_i\| = 1
 
-by full-batch gradient descent with the learning rate c / s^2. For a bias-free ReLU network
-:math:`f(s(x + \delta)) = s f(x + \delta)`, so this is, exactly, training s f on the unscaled inputs with that rate: the output scale
-:math:`\alpha = s` of Chizat, Oyallon and Bach (2019). The question whether small scales help is one of Deng et al. (ICML 2020); the protocol is ours.
+by full-batch gradient descent with the learning rate :math:`c / \beta^2`. For a bias-free ReLU network
+:math:`f(\beta(x + \delta)) = \beta f(x + \delta)`, so this is, exactly, training :math:`\beta f` on the unscaled inputs with that rate: the output scale
+:math:`\alpha = \beta` of Chizat, Oyallon and Bach (2019). The question whether small scales help is one of Deng et al. (ICML 2020); the protocol is ours.
 """
 
 from __future__ import annotations

@@ -11,11 +11,12 @@ RULES = ("current", "first")
 class SpherePanel(Panel):
     """PGA on the sphere ||delta|| = eps in d = 2 or 3 dimensions, from three starts that can be moved.
 
-    One network of `draw(d, m, seed)` with `activation`, x = s x0 and eps = `rho` s, target `y`; `eta` is the relative step, divided by
-    the "current" or the "first" gradient's norm (`rule`); tol 1e-6, at most 300 steps; a ReLU's step t is divided by 1 + t/10.
+    One network of `draw(d, m, seed)` with `activation`, x = `s` x0 and eps = `rho` `s` (`s`: the scale, the book's beta), target
+    `y`; `eta` is the relative step, divided by the "current" or the "first" gradient's norm (`rule`); tol 1e-6, at most 300 steps;
+    a ReLU's step t is divided by 1 + t/10.
     Results: for each start its `steps`, its `status` ("local maximum", "saddle", "not converged") and the `value` of L where it
     ends; the number of different `maxima` that they reach; `predicted_steps`; whether a second maximum is `predicted`, and the
-    `critical` scale from which one is (None up to s = 100).
+    `critical` scale from which one is (None up to 100).
     """
 
     panel = traitlets.Unicode("sphere", read_only=True).tag(sync=True)
@@ -42,11 +43,11 @@ class SpherePanel(Panel):
 
 
 class ScalePanel(Panel):
-    """Second maxima as the scale s of the inputs moves: 30 networks, predicted and found.
+    """Second maxima as the scale `s` of the inputs (the book's beta) moves: 30 networks, predicted and found.
 
-    The networks are cut from one draw of 30 m neurons; x = s x0, eps = `rho` s, y = 1. Predicted where s rho ||grad f|| > |f - y|; found
+    The networks are cut from one draw of 30 m neurons; x = `s` x0, eps = `rho` `s`, y = 1. Predicted where `s` rho ||grad f|| > |f - y|; found
     where PGA from +-grad f (eta 1, at most 30 steps, tol 1e-3) ends on both sides of y. `network`, 1 to 30, is the one whose L is
-    drawn. Results at this s: how many are `predicted` and `found`, the share of `agreement`; `critical`, each network's least s
+    drawn. Results at this scale: how many are `predicted` and `found`, the share of `agreement`; `critical`, each network's least scale
     with a second maximum predicted, from 0.02 to 20 (None: none there).
     """
 

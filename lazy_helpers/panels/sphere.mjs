@@ -123,7 +123,7 @@ function buildSphere(change) {
   const keys = [["area less", "f < y"], ["area more", "f > y"]];
   const picture = figure({ caption: "L and the ascents on ‖δ‖ = ε; G₀ = ∇L(0)", keys, height: 330 });
   const chart = figure({ caption: "The same, spread out", keys, height: 330 });
-  const still = figure({ caption: "Stationarity κ = ‖PG‖/‖G‖", keys: [["line reference", "(1 + η)⁻ᵗ"], ["line edge", "tolerance"]], height: 230 });
+  const still = figure({ caption: "Stationarity κ = ‖PG‖/‖G‖", keys: [["line reference", "(1 + ηᵣₑₗ)⁻ᵗ"], ["line edge", "tolerance"]], height: 230 });
   const bent = figure({ caption: "Top eigenvalue λ, in units of |⟨G, ν⟩|/ε", keys: [["area within", "curved down"], ["line reference", "linear L: −1"]], height: 230 });
   for (const part of [picture, chart])
     part.el.firstElementChild.append(...Object.entries(ENDS).map(([words, mark]) => html("span", { class: "lp-key" }, `${mark} ${words}`)));
@@ -276,7 +276,7 @@ function buildSphere(change) {
     const predicted = predicted_steps(1e-6, eta);
     table.show({
       steps: [most, `starts 1, 2, 3: ${runs.map(({ steps }) => text(steps)).join(", ")}`],
-      predicted_steps: [predicted, "ln 10⁶ / ln(1 + η)"],
+      predicted_steps: [predicted, "ln 10⁶ / ln(1 + ηᵣₑₗ)"],
       value: [Math.max(...runs.map(({ value }) => value)), `on the grid ${text(now.range[1])}`],
       maxima: [ends, `by ${runs.filter(({ status }) => status === MAXIMUM).length} of 3 starts`],
       reach: [data.reach, "how far f can move, to first order"],
@@ -533,7 +533,7 @@ PANELS.sphere = {
     s: S,
     rho: RHO,
     m: WIDTH(10, 3000),
-    eta: { symbol: "η", name: "relative step", values: LOG(0.05, 10) },
+    eta: { symbol: "ηᵣₑₗ", name: "relative step", values: LOG(0.05, 10) },
     d: { symbol: "d", name: "input dimension", values: [2, 3], only: true },
     y: { symbol: "y", name: "target", values: [-1, 1], only: true },
     rule: { name: "Step scaled by", options: { current: "the current ‖G‖", first: "the first ‖G‖" }, narrow: true },
