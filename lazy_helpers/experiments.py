@@ -56,6 +56,7 @@ SIDES = (5, 6, 7, 8, 10, 14, 20, 28)
 # Budgets around the one that halves robust accuracy: in units of 3 / side in the theory's setting; the published grid's own.
 AROUND = (0.35, 0.55, 0.7, 0.85, 1.0, 1.15, 1.35, 1.7)
 FIRST = {5: 8, 6: 6, 7: 6, 8: 5, 10: 4, 14: 3, 20: 2, 28: 1}  # the least of eight published budgets, in units of 0.05
+TWINS = lambda *_: (0.3, 0.4, 0.45, 0.5, 0.55, 0.6, 0.65, 0.75)  # noqa: E731  around the one that halves a mirrored start's
 ACROSS = (5.0, 10.0, 13.0, 16.0, 18.0, 20.0, 22.0, 25.0)  # C0 on both sides of the transition at d = 784, eps = 0.2
 CORE = ("network", "tiles", "lazy", "attack", "sgd", "train", "data")
 ALTERED = tuple(name for name in TRAININGS if name not in ("published", "published stop"))  # which runs to the cap
@@ -172,6 +173,19 @@ FIGURES = {
                     ("published",), range(5, 29), {1_000: 1}, lambda *_: tuple(round(0.05 * k, 2) for k in range(1, 21))
                 ),
                 "digits": sides(("theory", "published"), (5, 8), {100: 1}, lambda *_: (0.2, 0.4), "digits"),
+            },
+            measure_robust,
+            ALGORITHM,
+            shared=(),
+            variants=TRAININGS,
+        ),
+        Figure(
+            "fig4_mirrored",
+            "Beyond Figure 4, left: the same from a mirrored start",
+            {
+                "quick": sides(("mirrored",), (5, 10), {1_000: 1}, lambda *_: (0.5, 0.6)),
+                "paper": sides(("mirrored",), SIDES, {1_000: 3}, TWINS),
+                "digits": sides(("mirrored",), (5, 8), {100: 1}, lambda *_: (0.2, 0.4), "digits"),
             },
             measure_robust,
             ALGORITHM,

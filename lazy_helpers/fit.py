@@ -39,6 +39,31 @@ def power_law(x, values) -> PowerLaw:
     return PowerLaw(mean, mean - float(half), mean + float(half), float(np.exp(heights.mean())))
 
 
+def power_law_with_gaps(x, values) -> PowerLaw:
+    """One exponent for all seeds, a factor for each: a grid of which cells are missing; the interval is that of least squares.
+
+    ``x`` is ``(k,)``, positive, and ``values`` ``(seeds, k)``, positive, or NaN where nothing was measured. A seed with one value
+    says nothing about the exponent and is left out. The interval takes the points' errors for independent, and is the wider the
+    fewer points are left beyond the unknowns. Raises ``ValueError`` where there is none.
+    """
+    x, values = np.log(np.asarray(x, dtype=float)), np.asarray(values, dtype=float)
+    if values.ndim != 2 or values.shape[1] != len(x) or (values <= 0).any():
+        raise ValueError(f"values must be positive or NaN, of shape (seeds, {len(x)}), got {values.shape}.")
+    seen = np.isfinite(values) & (np.isfinite(values).sum(1, keepdims=True) > 1)
+    free = seen.sum() - seen.any(1).sum() - 1  # points beyond the factors and the exponent
+    if free < 1:
+        raise ValueError("values must have two seeds or more at two x or more: collect more cells of the result.")
+    along, logs = (
+        np.where(seen, part, np.nan)[seen.any(1)] for part in (np.broadcast_to(x, values.shape), np.log(values))
+    )
+    means = [np.nanmean(part, axis=1, keepdims=True) for part in (along, logs)]
+    u, v = along - means[0], logs - means[1]
+    exponent = np.nansum(u * v) / np.nansum(u * u)
+    half = stats.t.ppf(0.975, free) * math.sqrt(np.nansum((v - exponent * u) ** 2) / free / np.nansum(u * u))
+    factor = np.exp((means[1] - exponent * means[0]).mean())
+    return PowerLaw(*map(float, (exponent, exponent - half, exponent + half, factor)))
+
+
 def power_law_of_curve(x, values) -> PowerLaw:
     """The same for one curve, where no seeds are known: the interval is least squares' own, from the points' scatter about the line.
 

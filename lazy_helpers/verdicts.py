@@ -98,11 +98,11 @@ def by_seed(table, column: str, x: str = "d"):
     return table.pivot(index="seed", columns=x, values=column).dropna(axis=1, how="all").dropna()
 
 
-def halved(name: str, results: Path, column: str, x: str, by: str, **fields):
+def halved(name: str, results: Path, column: str, x: str, by: str, gaps: bool = False, **fields):
     """Where ``column`` of a result passes one half along x, straight between the cells with these values: ``(seeds, by)``.
 
-    A seed counts where it has every x that any seed has there: a line across a missing cell would be a guess.
-    Raises ``ValueError`` where it does so nowhere.
+    A seed counts where it has every x that any seed has there: a line across a missing cell would be a guess. With ``gaps`` a seed
+    that lacks it at some ``by`` stays, with NaN there. Raises ``ValueError`` where one half is passed nowhere.
     """
     table = select(name, results, **fields)
     whole = table.groupby(by)[x].nunique()
@@ -111,7 +111,8 @@ def halved(name: str, results: Path, column: str, x: str, by: str, **fields):
         for (seed, at), part in table.sort_values(x).groupby(["seed", by])
         if len(part) == whole[at] > 1
     ]
-    grid = by_seed(type(table)(cells, columns=["seed", by, "half"]), "half", by)
+    halves = type(table)(cells, columns=["seed", by, "half"])
+    grid = halves.dropna().pivot(index="seed", columns=by, values="half") if gaps else by_seed(halves, "half", by)
     if grid.empty:
         raise ValueError(f"{column} of {name} passes one half at no {by}: run more cells and collect them again.")
     return grid

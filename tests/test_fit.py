@@ -4,8 +4,9 @@ import math
 
 import numpy as np
 import pytest
+from scipy import stats
 
-from lazy_helpers.fit import crossing, power_law, power_law_of_curve
+from lazy_helpers.fit import crossing, power_law, power_law_of_curve, power_law_with_gaps
 
 X = np.array([25, 49, 100, 196, 289, 400, 484, 625, 784])
 
@@ -28,6 +29,47 @@ def test_the_interval_covers_the_truth_in_95_of_100_cases():
 def test_what_cannot_be_fitted_is_refused(values):
     with pytest.raises(ValueError, match="two seeds"):
         power_law(X, values)
+
+
+def gappy(rng, seeds=4, k=3, noise=0.1, share=0.3):
+    """Seeds with a factor each, one exponent, and gaps; the first two seeds are whole."""
+    x, factors = np.array([1e3, 2e3, 1e4])[:k], np.exp(rng.normal(size=(seeds, 1)))
+    values = factors * x**0.3 * np.exp(noise * rng.normal(size=(seeds, k)))
+    gaps = rng.random((seeds, k)) < share
+    gaps[:2] = False
+    return x, np.where(gaps, np.nan, values)
+
+
+def test_gaps_are_left_out_as_in_a_regression_with_an_indicator_for_each_seed():
+    rng = np.random.default_rng(5)
+    for _ in range(20):
+        x, values = gappy(rng)
+        seed, at = np.nonzero(np.isfinite(values))
+        design = np.column_stack([np.log(x)[at], seed[:, None] == np.unique(seed)])
+        logs = np.log(values[seed, at])
+        beta, left, rank, _ = np.linalg.lstsq(design, logs, rcond=None)
+        free = len(logs) - rank
+        error = np.sqrt(np.sum((logs - design @ beta) ** 2) / free * np.linalg.inv(design.T @ design)[0, 0])
+        alone = (np.isfinite(values).sum(1) == 1).sum()  # such a seed adds a point and a factor: free stays
+        law = power_law_with_gaps(x, values)
+        assert free == np.isfinite(values).sum() - alone - (np.isfinite(values).sum(1) > 1).sum() - 1
+        assert law.exponent == pytest.approx(beta[0])
+        assert law.high - law.exponent == pytest.approx(stats.t.ppf(0.975, free) * error)
+    whole = gappy(rng, share=0)
+    assert power_law_with_gaps(*whole).exponent == pytest.approx(power_law(*whole).exponent)
+    assert power_law_with_gaps(*whole).factor == pytest.approx(power_law(*whole).factor)
+
+
+def test_the_interval_with_gaps_covers_the_truth_in_95_of_100_cases():
+    rng = np.random.default_rng(6)
+    laws = [power_law_with_gaps(*gappy(rng)) for _ in range(2000)]
+    assert abs(np.mean([law.low <= 0.3 <= law.high for law in laws]) - 0.95) < 4 * np.sqrt(0.95 * 0.05 / 2000)
+
+
+@pytest.mark.parametrize("values", [[[1.0, 2.0]], [[1.0, 2.0], [1.0, np.nan]], [[1.0, 0.0], [1.0, 2.0]], [1.0, 2.0]])
+def test_too_few_points_for_an_exponent_are_refused(values):
+    with pytest.raises(ValueError, match="values must"):
+        power_law_with_gaps([1.0, 10.0], values)
 
 
 def test_one_curves_interval_covers_the_truth_in_95_of_100_cases():

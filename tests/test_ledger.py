@@ -256,6 +256,17 @@ def test_figure_2_holds_its_ends_and_counts_its_points(rows, invented):
     assert word == ("agrees within" if max(off) <= 0.25 else "differs by")
 
 
+def common_exponent(points):
+    """Least squares of log value on log m with an indicator for each seed: the exponent and half of its 95 % interval."""
+    m, seed = np.array(list(points)).T
+    design = np.column_stack([np.log(m), seed[:, None] == np.unique(seed)])
+    logs = np.log(list(points.values()))
+    beta, left, rank, _ = np.linalg.lstsq(design, logs, rcond=None)
+    free = len(logs) - rank
+    error = np.sqrt(np.sum((logs - design @ beta) ** 2) / free * np.linalg.inv(design.T @ design)[0, 0])
+    return beta[0], stats.t.ppf(0.975, free) * error
+
+
 def test_the_phase_transitions_are_interpolated(rows, invented):
     row = find(rows, "Figure 4, right")
     crossed = {m: [] for m in (1000, 2000, 5000, 10_000)}
@@ -266,10 +277,9 @@ def test_the_phase_transitions_are_interpolated(rows, invented):
     for text, (m, values) in zip(row.ours.split(";"), crossed.items(), strict=True):
         assert np.allclose(numbers(text.split(" at ")[0]), interval(values), atol=0.051) and f"{m:,}" in text
     width = find(rows, "Phase transition in m")
-    V = np.array([crossed[m] for m in crossed]).T / np.sqrt(list(crossed))
-    fit = np.polyfit(np.log(list(crossed)), np.log(V).T, 1)[0]
-    assert np.allclose(numbers(width.ours), interval(fit), atol=0.0051)
-    assert np.allclose(numbers(width.reason)[-3:], np.array(interval(fit)) + 0.5, atol=0.0051)
+    slope, half = common_exponent({(m, seed): C0 for m, of in crossed.items() for seed, C0 in enumerate(of)})
+    assert np.allclose(numbers(width.ours), [slope - 0.5, slope - half - 0.5, slope + half - 0.5], atol=0.0051)
+    assert np.allclose(numbers(width.reason)[-3:], [slope, slope - half, slope + half], atol=0.0051)
     sides = (25, 36, 49, 64, 100, 196, 400, 784)
     for start, variant, column, ds in (
         ("The same at ‖x‖ = 1", "theory", "robust_accuracy", sides),
@@ -416,6 +426,16 @@ def test_a_result_in_mid_run_says_so_and_is_used(invented, tmp_path):
     keep(folder, "algorithm", lambda cell: cell.variant == "slow")
     assert "(not run yet)" in ledger.discrepancies(folder)[6].effect
     whole(ledger.rows(folder), folder)
+    keep(folder, "fig4_right", lambda cell: cell.m < 5_000 or (cell.m == 5_000 and cell.seed == 0))
+    points = {}
+    for m, seed in [*itertools.product((1_000, 2_000), range(3)), (5_000, 0)]:  # the widest has one seed
+        cells = sorted(raw(folder, "fig4_right", m=m, seed=seed), key=lambda cell: cell["C0"])
+        points[m, seed] = np.interp(0.5, *([cell[name] for cell in cells] for name in ("robust_accuracy", "C0")))
+    slope, half = common_exponent(points)
+    rows = {row.item: row for row in ledger.rows(folder)}
+    told = numbers(find(rows, "Phase transition in m").reason)[-3:]
+    assert np.allclose(told, [slope, slope - half, slope + half], atol=0.0051)
+    assert "(one seed) at m = 5,000" in find(rows, "Figure 4, right").ours
     keep(folder, "fig4_right", lambda cell: cell.m == 1_000 and cell.seed == 0)
     keep(folder, "fig4_left", lambda cell: cell.d < 200 or cell.variant == "published")
     rows = {row.item: row for row in ledger.rows(folder)}

@@ -60,6 +60,7 @@ READINGS = {
     "fig3": Reading((PERTURBATION, GRADIENT, STEP), published="published_fig2"),
     "fig6": Reading((PERTURBATION, GRADIENT, STEP)),
     "fig4_left": Reading((ROBUST,), map=("d", "eps"), published="published_fig4_left"),
+    "fig4_mirrored": Reading((ROBUST,), map=("d", "eps"), unpublished="beyond the paper"),
     "fig4_right": Reading((ROBUST,), map=("m", "C0")),
     "minimal": Reading(MINIMAL, unpublished="beyond the paper"),
 }
