@@ -2,6 +2,8 @@
 
 import json
 
+import pytest
+
 from lazy_helpers.panels import bundle
 
 
@@ -23,6 +25,14 @@ def shown(page, name):
     """The numbers of a panel's table, by key, in full."""
     script = "(all) => Object.fromEntries(all.map((el) => [el.dataset.key, JSON.parse(el.dataset.value)]))"
     return page.locator(f"[data-panel={name}] .lp-number").evaluate_all(script)
+
+
+def check_numbers(page, name, wanted):
+    """A panel's table shows the package's numbers, all of them and no others."""
+    found = shown(page, name)
+    assert found.keys() == wanted.keys()
+    for key, value in wanted.items():
+        assert found[key] == (None if value is None else pytest.approx(float(value), rel=1e-6, abs=1e-6)), key
 
 
 def headline(page, name):
