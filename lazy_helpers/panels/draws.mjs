@@ -22,6 +22,13 @@ const networksAt = (m) => Math.max(1, Math.floor(NEURONS / m));
 /** "10 000 draws", for a sentence. */
 export const drawsAt = (m) => `${text(networksAt(m))} draw${networksAt(m) > 1 ? "s" : ""}`;
 
+/** What stands below the sliders that the panels of Lemmas 4.1 to 4.3 share. */
+export const notesOf = ({ m, C0, gamma }) => ({
+  m: `neurons; ${drawsAt(m)}`,
+  C0: `V = C₀/√m = ${text(C0 / Math.sqrt(m), 3)}`,
+  gamma: `may fail in ${plain(100 * gamma)}\u202f% of draws`,
+});
+
 /**
  * How many networks there are at width m, and the neurons of them all, kept in `cache`: u = w . x and a, and with `two`
  * also a second coordinate z of each weight.

@@ -4,7 +4,7 @@ import { sign_changes } from "./lazy.mjs";
 import { sign_change_bound, sign_change_mean } from "./lemmas.mjs";
 import { PANELS } from "./panel.mjs";
 import { C0 } from "./setting.mjs";
-import { count, drawNetworks, drawsAt, frequency, GAMMA, mean, MILLION } from "./draws.mjs";
+import { count, drawNetworks, drawsAt, frequency, GAMMA, mean, MILLION, notesOf } from "./draws.mjs";
 import { bars, circle, figure, html, line, logScale, numbers, percent, plain, powers, rect, roundRange, scale, strokes, text, ticks, write, xAxis, yAxis } from "./view.mjs";
 
 /** |S_1| of each network. */
@@ -127,11 +127,7 @@ function paintShares({ width, height }, m, C0, gamma, flips) {
 PANELS.flips = {
   title: "Lemma 4.3: few neurons can change their sign",
   controls: { m: MILLION, C0, gamma: GAMMA },
-  notes: ({ m, C0, gamma }) => ({
-    m: `neurons; ${drawsAt(m)}`,
-    C0: `V = C₀/√m = ${text(C0 / Math.sqrt(m), 3)}`,
-    gamma: `may fail in ${plain(100 * gamma)}\u202f% of draws`,
-  }),
+  notes: notesOf,
   needs: ["m", "C0"],
   measure: measureFlips,
   build: buildFlips,

@@ -7,7 +7,7 @@
 import { gradient_bound, gradient_bound_from } from "./lemmas.mjs";
 import { PANELS } from "./panel.mjs";
 import { C0, SIDES } from "./setting.mjs";
-import { chi, count, drawNetworks, drawsAt, drawsShown, GAMMA, mean, MILLION, shownOf } from "./draws.mjs";
+import { chi, count, drawNetworks, drawsAt, drawsShown, GAMMA, mean, MILLION, notesOf, shownOf } from "./draws.mjs";
 import { streamKey } from "./weights.mjs";
 import { circle, figure, html, line, logScale, numbers, plain, powers, rect, roundRange, scale, strokes, text, ticks, write, xAxis, yAxis } from "./view.mjs";
 
@@ -227,11 +227,9 @@ function paintGradients({ width, height }, d, m, sharp, bound, { norm, lower, fo
 PANELS.gradient = {
   title: "Lemma 4.2: the gradient is of length √d",
   controls: { d: { symbol: "d", name: "input dimension", values: DIMENSIONS, whole: true }, m: MILLION, C0, gamma: GAMMA },
-  notes: ({ d, m, C0, gamma }) => ({
+  notes: ({ d, ...rest }) => ({
     d: SIDES.includes(Math.sqrt(d)) ? `${Math.sqrt(d)} × ${Math.sqrt(d)} pixels` : `√d = ${text(Math.sqrt(d), 3)}`,
-    m: `neurons; ${drawsAt(m)}`,
-    C0: `V = C₀/√m = ${text(C0 / Math.sqrt(m), 3)}`,
-    gamma: `may fail in ${plain(100 * gamma)}\u202f% of draws`,
+    ...notesOf(rest),
   }),
   needs: ["d", "m", "C0"],
   measure: measureGradient,

@@ -4,7 +4,7 @@ import { value_range } from "./lazy.mjs";
 import { value_bound } from "./lemmas.mjs";
 import { PANELS } from "./panel.mjs";
 import { C0 } from "./setting.mjs";
-import { count, drawNetworks, drawsAt, drawsShown, frequency, GAMMA, mean, MILLION, shownOf } from "./draws.mjs";
+import { count, drawNetworks, drawsAt, drawsShown, frequency, GAMMA, mean, MILLION, notesOf, shownOf } from "./draws.mjs";
 import { circle, figure, line, numbers, plain, rect, roundRange, scale, strokes, text, ticks, write, yAxis } from "./view.mjs";
 
 /** Of each network f(x; W0), and the least and the largest f(x; W) over its ball. */
@@ -117,11 +117,7 @@ function paintValue({ width, height }, m, C0, { bound, bound_initial }, { f, low
 PANELS.value = {
   title: "Lemma 4.1: f stays of constant size",
   controls: { m: MILLION, C0, gamma: GAMMA },
-  notes: ({ m, C0, gamma }) => ({
-    m: `neurons; ${drawsAt(m)}`,
-    C0: `V = C₀/√m = ${text(C0 / Math.sqrt(m), 3)}`,
-    gamma: `may fail in ${plain(100 * gamma)}\u202f% of draws`,
-  }),
+  notes: notesOf,
   needs: ["m", "C0"],
   measure: measureValue,
   build: buildValue,
