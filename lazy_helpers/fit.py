@@ -82,21 +82,25 @@ def power_law_of_curve(x, values) -> PowerLaw:
 def crossing(x, values, level: float) -> float:
     """The least x at which a curve through the points ``(x, values)``, straight between them, meets ``level``; NaN if it never does.
 
-    ``x`` and ``values`` are ``(k,)``, ``x`` increasing, k >= 2. Beyond the points nothing is supposed. Raises ``ValueError`` for
-    other shapes, for x that does not increase and for values that are not finite.
+    ``x`` and ``values`` are ``(k,)``, ``x`` increasing, k >= 2. A value that was not measured is NaN, and no line is drawn across it:
+    where the curve changes sides there, the answer is NaN. Beyond the points nothing is supposed. Raises ``ValueError`` for other
+    shapes, for x that does not increase and for infinite values.
     """
     x, values = np.asarray(x, dtype=float), np.asarray(values, dtype=float)
     if x.ndim != 1 or x.shape != values.shape or len(x) < 2 or not (np.diff(x) > 0).all():
         raise ValueError(
             f"x must increase and values have its shape (k,), k >= 2, got {x.shape} and {values.shape}: sort the points by x, one value each."
         )
-    if not np.isfinite(values).all():
-        raise ValueError("values must be finite: leave out the points that were not measured.")
-    above = values - level
+    if np.isinf(values).any():
+        raise ValueError("values must be finite, or NaN where nothing was measured.")
+    at = np.flatnonzero(~np.isnan(values))
+    x, above = x[at], values[at] - level
     meets = np.flatnonzero(above[:-1] * above[1:] <= 0)
     if not len(meets):
         return math.nan
     k = meets[0]
     if above[k] == 0:
         return float(x[k])
+    if at[k + 1] > at[k] + 1:
+        return math.nan
     return float(x[k] + (x[k + 1] - x[k]) * above[k] / (above[k] - above[k + 1]))

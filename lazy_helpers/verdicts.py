@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import pandas as pd
 from scipy import stats
 
 from .fit import crossing
@@ -101,18 +102,16 @@ def by_seed(table, column: str, x: str = "d"):
 def halved(name: str, results: Path, column: str, x: str, by: str, gaps: bool = False, **fields):
     """Where ``column`` of a result passes one half along x, straight between the cells with these values: ``(seeds, by)``.
 
-    A seed counts where it has every x that any seed has there: a line across a missing cell would be a guess. With ``gaps`` a seed
-    that lacks it at some ``by`` stays, with NaN there. Raises ``ValueError`` where one half is passed nowhere.
+    A line across a cell that a seed lacks there, and another has, would be a guess: such a seed does not count. With ``gaps`` one
+    that has no half at some ``by`` stays, with NaN there. Raises ``ValueError`` where one half is passed nowhere.
     """
-    table = select(name, results, **fields)
-    whole = table.groupby(by)[x].nunique()
-    cells = [
-        {"seed": seed, by: at, "half": crossing(part[x], part[column], 0.5)}
-        for (seed, at), part in table.sort_values(x).groupby(["seed", by])
-        if len(part) == whole[at] > 1
-    ]
-    halves = type(table)(cells, columns=["seed", by, "half"])
-    grid = halves.dropna().pivot(index="seed", columns=by, values="half") if gaps else by_seed(halves, "half", by)
+    halves = {}
+    for at, part in select(name, results, **fields).groupby(by):
+        curves = part.pivot(index=x, columns="seed", values=column)
+        if len(curves) > 1:
+            halves[at] = curves.apply(lambda values: crossing(values.index, values, 0.5))  # noqa: B023  used at once
+    grid = pd.DataFrame(halves).rename_axis(index="seed", columns=by).dropna(axis=1, how="all")
+    grid = grid.dropna(how="all" if gaps else "any")
     if grid.empty:
         raise ValueError(f"{column} of {name} passes one half at no {by}: run more cells and collect them again.")
     return grid

@@ -113,10 +113,20 @@ def test_a_crossing_by_hand():
     assert math.isnan(crossing([1, 2], [1, 0.6], 0.5))
 
 
+def test_no_line_is_drawn_across_what_was_not_measured():
+    gap = math.nan
+    assert crossing([1, 2, 3, 4], [gap, 1, 0, gap], 0.5) == 2.5
+    assert crossing([1, 2, 3, 4], [1, gap, 0.9, 0.1], 0.5) == 3.5
+    assert math.isnan(crossing([1, 2, 3], [1, gap, 0], 0.5))
+    assert math.isnan(crossing([1, 2, 3, 4, 5], [1, gap, 0, 0, 1], 0.5))  # first met somewhere in the gap
+    assert crossing([1, 2, 3], [0.5, gap, 0], 0.5) == 1
+    assert math.isnan(crossing([1, 2, 3], [gap, gap, 0], 0.5)) and math.isnan(crossing([1, 2], [gap, gap], 0.5))
+
+
 @pytest.mark.parametrize(
     ("x", "values", "message"),
     [([1], [1], "increase"), ([2, 1], [0, 1], "increase"), ([1, 1], [0, 1], "increase"), ([1, 2], [1], "increase")]
-    + [([1, 2], [np.nan, 0], "finite"), ([1, 2], [np.inf, 0], "finite")],
+    + [([1, 2], [np.inf, 0], "finite"), ([1, 2, 3], [1, np.nan, -np.inf], "finite")],
 )
 def test_what_has_no_crossing_to_look_for_is_refused(x, values, message):
     with pytest.raises(ValueError, match=message):
