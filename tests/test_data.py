@@ -92,6 +92,15 @@ def test_resized_mnist_follows_the_bilinear_formulas(mnist, size):
             np.testing.assert_allclose(found.view(size, size), formula(image, size), atol=1e-5)
 
 
+@pytest.mark.parametrize(("size", "half"), [(5, 0.30), (10, 0.40), (28, 0.45)])
+def test_how_far_apart_the_two_digits_are(mnist, size, half):
+    """The page beyond the paper holds a mirrored start's budgets against these numbers."""
+    train, test = (lh.load_binary("mnist", size, normalize=True, split=split) for split in ("train", "test"))
+    apart = torch.cdist(test.X, train.X).masked_fill(test.y[:, None] == train.y, math.inf).amin(1)
+    assert float(apart.median()) / 2 == pytest.approx(half, abs=0.005)
+    assert float((apart / 2 > 0.5).double().mean()) < 0.15
+
+
 def test_normalised_mnist_has_norm_one_and_the_same_direction(mnist):
     for size in (5, 28):
         raw, unit = (lh.load_binary("mnist", size=size, normalize=n, split="test").X for n in (False, True))
