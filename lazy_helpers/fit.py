@@ -40,19 +40,26 @@ def power_law(x, values) -> PowerLaw:
 
 
 def power_law_with_gaps(x, values) -> PowerLaw:
-    """One exponent for all seeds, a factor for each: a grid of which cells are missing; the interval is that of least squares.
+    """One exponent for all seeds, a factor for each: for a grid that lacks cells. The interval is that of least squares.
 
-    ``x`` is ``(k,)``, positive, and ``values`` ``(seeds, k)``, positive, or NaN where nothing was measured. A seed with one value
-    says nothing about the exponent and is left out. The interval takes the points' errors for independent, and is the wider the
-    fewer points are left beyond the unknowns. Raises ``ValueError`` where there is none.
+    ``x`` is ``(k,)``, positive, no two alike; ``values`` is ``(seeds, k)``, positive, or NaN where nothing was measured. A seed with
+    one value says nothing about the exponent and is left out. The interval takes the points' errors for independent and the exponent
+    for the same in all seeds; where seeds differ in it, it is too narrow, and :func:`power_law` is the one to take. Raises
+    ``ValueError`` where fewer than one point is left beyond the unknowns.
     """
-    x, values = np.log(np.asarray(x, dtype=float)), np.asarray(values, dtype=float)
-    if values.ndim != 2 or values.shape[1] != len(x) or (values <= 0).any():
+    x, values = np.asarray(x, dtype=float), np.asarray(values, dtype=float)
+    if values.ndim != 2 or values.shape[1] != len(x) or (values <= 0).any() or np.isinf(values).any():
         raise ValueError(f"values must be positive or NaN, of shape (seeds, {len(x)}), got {values.shape}.")
+    if not (x > 0).all() or len(np.unique(x)) < len(x):
+        raise ValueError(f"x must be positive, no two alike, got {x}.")
     seen = np.isfinite(values) & (np.isfinite(values).sum(1, keepdims=True) > 1)
     free = seen.sum() - seen.any(1).sum() - 1  # points beyond the factors and the exponent
     if free < 1:
-        raise ValueError("values must have two seeds or more at two x or more: collect more cells of the result.")
+        raise ValueError(
+            f"values must hold more points than unknowns, got {seen.sum()} in seeds with two or more, for a factor each and "
+            "the exponent: collect more cells of the result."
+        )
+    x = np.log(x)
     along, logs = (
         np.where(seen, part, np.nan)[seen.any(1)] for part in (np.broadcast_to(x, values.shape), np.log(values))
     )

@@ -66,10 +66,16 @@ def test_the_interval_with_gaps_covers_the_truth_in_95_of_100_cases():
     assert abs(np.mean([law.low <= 0.3 <= law.high for law in laws]) - 0.95) < 4 * np.sqrt(0.95 * 0.05 / 2000)
 
 
-@pytest.mark.parametrize("values", [[[1.0, 2.0]], [[1.0, 2.0], [1.0, np.nan]], [[1.0, 0.0], [1.0, 2.0]], [1.0, 2.0]])
-def test_too_few_points_for_an_exponent_are_refused(values):
-    with pytest.raises(ValueError, match="values must"):
-        power_law_with_gaps([1.0, 10.0], values)
+@pytest.mark.parametrize(
+    ("x", "values", "message"),
+    [([1, 10], values, "values must") for values in ([[1, 2]], [[1, 2], [1, np.nan]], [[1, 0], [1, 2]], [1, 2])]
+    + [([1, 10], [[1, np.inf], [1, 2]], "values must"), ([1, 10, 20], [[1, 2], [1, 2]], "values must")]
+    + [(x, [[1, 2], [1, 3]], "x must be positive, no two alike") for x in ([10, 10], [0, 10], [-1, 10])],
+)
+def test_what_gives_no_common_exponent_is_refused(x, values, message):
+    with pytest.raises(ValueError, match=message):
+        power_law_with_gaps(x, values)
+    assert power_law_with_gaps([1, 2, 4], [[1, 2, 4.0]]).exponent == pytest.approx(1)  # one seed at three x
 
 
 def test_one_curves_interval_covers_the_truth_in_95_of_100_cases():
