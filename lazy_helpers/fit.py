@@ -40,18 +40,20 @@ def power_law(x, values) -> PowerLaw:
 
 
 def power_law_with_gaps(x, values) -> PowerLaw:
-    """One exponent for all seeds, a factor for each: for a grid that lacks cells. The interval is that of least squares.
+    """:func:`power_law` for a grid that may lack cells. Where it does, one exponent for all seeds and a factor for each, by least squares.
 
     ``x`` is ``(k,)``, positive, no two alike; ``values`` is ``(seeds, k)``, positive, or NaN where nothing was measured. A seed with
     one value says nothing about the exponent and is left out. The interval takes the points' errors for independent and the exponent
-    for the same in all seeds; where seeds differ in it, it is too narrow, and :func:`power_law` is the one to take. Raises
-    ``ValueError`` where fewer than one point is left beyond the unknowns.
+    for the same in all seeds; where seeds differ in it, it is too narrow. Raises ``ValueError`` where fewer than one point is left
+    beyond the unknowns.
     """
     x, values = np.asarray(x, dtype=float), np.asarray(values, dtype=float)
     if values.ndim != 2 or values.shape[1] != len(x) or (values <= 0).any() or np.isinf(values).any():
         raise ValueError(f"values must be positive or NaN, of shape (seeds, {len(x)}), got {values.shape}.")
     if not (x > 0).all() or len(np.unique(x)) < len(x):
         raise ValueError(f"x must be positive, no two alike, got {x}.")
+    if len(values) > 1 and np.isfinite(values).all():
+        return power_law(x, values)
     seen = np.isfinite(values) & (np.isfinite(values).sum(1, keepdims=True) > 1)
     free = seen.sum() - seen.any(1).sum() - 1  # points beyond the factors and the exponent
     if free < 1:

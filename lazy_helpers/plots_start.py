@@ -77,8 +77,8 @@ def effects_with_intervals(groups: Mapping[str, Mapping[str, object]], xlabel: s
     for k, (ax, (title, rows)) in enumerate(zip(axes[:, 0], groups.items(), strict=True)):
         ax.axvline(0, color=INK, linewidth=0.8)
         for place, (label, values) in enumerate(rows.items()):
-            mean, _, high, _ = estimate(values)
-            half = high - mean
+            mean, _, high, networks = estimate(values)
+            half = high - mean if networks > 1 else np.nan
             ax.plot(
                 values, np.full(len(values), place), "o", color=COLOURS[k], markersize=3, alpha=0.35, markeredgewidth=0
             )

@@ -81,3 +81,8 @@ def test_effects_carry_students_interval():
     assert [tick.get_text() for tick in figure.axes[0].get_yticklabels()] == list(GROUPS["start"])
     low, high = figure.axes[0].get_ylim()
     assert low > high  # read from the top
+
+
+def test_one_network_has_no_interval():
+    _, alt = plots_start.effects_with_intervals.__wrapped__({"start": {"usual": [0.5]}}, "effect")
+    assert "start, usual: +0.50 ± nan" in alt
