@@ -106,6 +106,14 @@ def _radii(name: str, figure: str, variant: str, results: Path) -> Row:
         )
     if variant == "theory":
         reason += ". Ours is the last network inside the ball; whether the figure's is too did not reach us"
+    size = {
+        m: part.groupby(["d", "C0"]).relative_perturbation.mean()
+        for m, part in load_results(name, results).groupby("m")
+    }
+    for m in sorted(set(size) - {1_000}):
+        factor = (size[m] / size[1_000]).dropna()
+        if len(factor):
+            reason += f". At m = {m:,}, d = {factor.index[0][0]} to {factor.index[-1][0]}, it is {factor.min():.2f} to {factor.max():.2f} times ours"
     return row(
         f"{figure}, ‖δ‖/‖x‖ for each C0, m = 1,000, d = {table.d.min()} to {table.d.max()}",
         (name,),

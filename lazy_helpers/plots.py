@@ -166,10 +166,11 @@ BENCHMARKS = {  # the curves drawn in the paper's Figure 2
 
 
 @picture
-def figure2(table, variant: str, published=None, curves: str = "m"):
+def figure2(table, variant: str, published=None, curves: str = "m", wide=None):
     """Figure 2 or 5: three quantities against d, a curve for each m (``curves="C0"``: Figure 3 or 6), mean over seeds in a band of one standard deviation.
 
-    ``table`` is the stored result, ``published`` the points read off the paper's figure, shown hollow where they are given.
+    ``table`` is the stored result; ``published``, the points read off the paper's figure, and ``wide``, a stored result of the same
+    curves at one other m, are shown hollow where they are given.
     """
     rows = table[table.variant == variant]
     figure, axes = canvas(columns=3, width=7.6, height=3.5)
@@ -186,6 +187,11 @@ def figure2(table, variant: str, published=None, curves: str = "m"):
                 points = published[(published.quantity == quantity) & (published.curve == curve)]
                 label = f"$m = 10^{curve[-1]}$, published"
                 ax.plot(points.d, points.value, marker, color=colour, fillstyle="none", markersize=8, label=label)
+        if wide is not None:
+            for k, (_, of_curve) in enumerate(wide[wide.variant == variant].groupby(curves)):
+                mean = of_curve.groupby("d")[column].mean()
+                label = f"hollow: $m = 10^{round(np.log10(of_curve.m.iloc[0]))}$" if k == 0 else None
+                ax.plot(mean.index, mean, "os^D"[k], color=COLOURS[k], fillstyle="none", markersize=8, label=label)
         d = np.unique(rows.d)
         ax.plot(d, benchmark(d), color=INK, linewidth=1, dashes=(5, 2), label=f"benchmark {name}")
         _finish(ax, "input dimension $d$", LABELS[quantity], "", True, True, legend=False)

@@ -1,5 +1,6 @@
 """The ledger: its rule on constructed cases, its numbers against plain numpy on made-up results, and the stored ones."""
 
+import collections
 import csv
 import dataclasses
 import hashlib
@@ -340,6 +341,16 @@ def test_each_discrepancy_has_its_measured_effect(invented):
     assert np.allclose(shown, interval(ratio["differences"] / ratio["fig2"]), atol=0.0051)
     assert "2.5 eps/100" in found[1].effect
     assert "8.4 times at d = 784" in found[3].effect  # 0.3 sqrt(784)
+
+
+def test_figures_3_and_6_say_how_the_widths_compare(rows, invented):
+    for figure, name in (("Figure 3", "fig3"), ("Figure 6", "fig6")):
+        mean = {m: collections.defaultdict(list) for m in (1_000, 10_000)}
+        for cell in raw(invented, name):
+            mean[cell["m"]][cell["d"], cell["C0"]].append(cell["relative_perturbation"])
+        factors = [np.mean(mean[10_000][at]) / np.mean(values) for at, values in mean[1_000].items()]
+        said = f"At m = 10,000, d = 25 to 784, it is {min(factors):.2f} to {max(factors):.2f} times ours"
+        assert said in find(rows, figure).reason
 
 
 def test_nothing_is_empty_and_every_hash_is_the_files(rows, invented):

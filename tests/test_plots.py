@@ -33,7 +33,7 @@ def drawn():
     yield plots.figure2(table, "published", load_results("published_fig2"))
     narrow = table[table.m == 1000]
     radii = pd.concat([narrow.assign(C0=C0, eta=C0 * narrow.eta) for C0 in (10.0, 20.0)])
-    yield plots.figure2(radii, "theory", curves="C0")
+    yield plots.figure2(radii, "theory", curves="C0", wide=radii.assign(m=10_000, eta=2 * radii.eta))
     yield plots.histograms({"theory": load_results("fig7").iloc[0], "another": load_results("fig7").iloc[1]})
     yield plots.images([[("a & b", square, 0, 15), ("b", square - 8, -8, 8)]], alt='a "quoted" description of images')
     bench = load_results("bench_cpu")
@@ -99,6 +99,18 @@ def test_figure2_says_the_stored_numbers(pictures):
     rows = load_results("fig2").query("variant == 'theory' and m == 1000")
     mean = rows.groupby("d").relative_perturbation.mean()
     assert f"falls from {mean.iloc[0]:.2g} to {mean.iloc[-1]:.2g}" in pictures[0].alt
+
+
+def test_a_second_width_is_drawn_hollow_over_the_means_of_the_first():
+    table = load_results("fig2").query("variant == 'theory'").assign(C0=10.0)
+    wide = table[table.m == 10_000]
+    figure, _ = plots.figure2.__wrapped__(table[table.m == 1_000], "theory", curves="C0", wide=wide)
+    for ax, quantity in zip(figure.axes, plots.BENCHMARKS, strict=True):
+        filled, hollow, _ = ax.lines
+        for line, m, style in ((filled, 1_000, "full"), (hollow, 10_000, "none")):
+            mean = table[table.m == m].groupby("d")[quantity].mean()
+            assert line.get_fillstyle() == style and np.allclose(line.get_xydata().T, (mean.index, mean), rtol=1e-12)
+    assert "hollow: $m = 10^4$" in [text.get_text() for text in figure.legends[0].get_texts()]
 
 
 def test_versus_says_the_stored_ratios(pictures):
