@@ -21,6 +21,7 @@ from .first_order import (
     scale_grid,
 )
 from .measurements import (
+    measure_bracket,
     measure_certified,
     measure_flips,
     measure_histograms,
@@ -74,6 +75,10 @@ def around(variant: str, side: int) -> tuple[float, ...]:
     return tuple(round(3 * part / side, 3) for part in AROUND)
 
 
+AT_HALF = lambda variant, side: around(variant, side)[4:5]  # noqa: E731  the budget that about halves robust accuracy
+NEAR_HALF = lambda variant, side: around(variant, side)[2:5:2]  # noqa: E731  the same, and a smaller one
+
+
 def sides(variants, sides_, seeds: dict[int, int], budgets=around, data: str = "mnist"):
     """Robust cells over sides and each side's budgets (Figure 4, left)."""
 
@@ -114,6 +119,17 @@ FIGURES = {
                 "quick": grid(("published", "theory"), (25, 100, 784), {1_000: 2}),
                 "paper": grid(("published", "theory"), SQUARES, {1_000: 5, 10_000: 5, 100_000: 3}),
                 "digits": grid(("published", "theory"), (16, 64), {200: 3}, data="digits"),
+            },
+            measure_flips,
+            CORE,
+        ),
+        Figure(
+            "fig2_mirrored",
+            "Beyond Figure 2: the theory's setting from a mirrored start",
+            {
+                "quick": grid(("mirrored",), (25, 784), {1_000: 2}),
+                "paper": grid(("mirrored",), SQUARES, {1_000: 5}),
+                "digits": grid(("mirrored",), (16, 64), {200: 3}, data="digits"),
             },
             measure_flips,
             CORE,
@@ -180,6 +196,19 @@ FIGURES = {
             variants=TRAININGS,
         ),
         Figure(
+            "fig4_bracket",
+            "Figure 4, left, in the theory's setting: robust accuracy under stronger attacks, and certified",
+            {
+                "quick": sides(("theory",), (5,), {1_000: 1}, NEAR_HALF),
+                "paper": sides(("theory",), (5, 10, 28), {1_000: 3}, NEAR_HALF),
+                "digits": sides(("theory",), (5, 8), {100: 1}, lambda *_: (0.2,), "digits"),
+            },
+            measure_bracket,
+            (*ALGORITHM, "strongest", "robustness", "extremes"),
+            shared=(),
+            variants=TRAININGS,
+        ),
+        Figure(
             "fig4_mirrored",
             "Beyond Figure 4, left: the same from a mirrored start",
             {
@@ -215,7 +244,9 @@ FIGURES = {
                     {
                         *sides(ALTERED, (10,), {1_000: 3}, BOTH)(seeds),
                         *sides(("theory", "full attack"), (10,), {1_000: 6}, BOTH)(seeds),  # twelve pairs
-                        *sides(("published stop",), (10,), {1_000: 1}, BOTH)(1),
+                        *sides(("published stop",), (10,), {1_000: 1}, BOTH)(1),  # 1000 epochs each
+                        # Three cells of Figure 4, left: the published rate and images, and the economical attack elsewhere.
+                        *sides(("theory", "slow", "full attack"), (5, 10, 14), {1_000: 3}, AT_HALF)(seeds),
                     }
                 ),
                 "digits": sides(("theory", "mirrored"), (8,), {100: 1}, lambda *_: (0.2,), "digits"),
