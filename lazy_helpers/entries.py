@@ -6,7 +6,7 @@ import dataclasses
 import html
 from pathlib import Path
 
-from .runs import RESULTS, load_manifest
+from .runs import RESULTS, load_manifest, load_results
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,24 +38,25 @@ class Discrepancy:
     sha: tuple[str, ...]
 
 
-def row(item, where, theirs, ours, verdict, reason, results, m=None) -> Row:
-    """A :class:`Row` with what the manifests say of it; ``m`` is the only width that it uses."""
+def row(item, where, theirs, ours, verdict, reason, results, **only) -> Row:
+    """A :class:`Row` with what the manifests say of it; ``only`` is the one width (``m``) or ``variant`` that it uses."""
     first = load_manifest(where[0], results)
     if first["missing"]:
         verdict += f"; partly run: {first['cells']} of {first['cells'] + len(first['missing'])} cells"
-    run = seeds_of(where[0], results, m), ", ".join(first["devices"]), first["wall_seconds"] / 3600
+    run = seeds_of(where[0], results, **only), ", ".join(first["devices"]), first["wall_seconds"] / 3600
     return Row(item, where, theirs, ours, *run, hashes(where, results), verdict, reason)
 
 
-def seeds_of(name: str, results: Path = RESULTS, m: int | None = None) -> str:
-    """How many seeds stand behind a result, at each width where they differ, or at one width."""
-    counts = {
-        int(width): len(seeds)
-        for width, seeds in load_manifest(name, results)["configuration"]["seeds"].items()
-        if m in (None, int(width))
-    }
-    if len(set(counts.values())) == 1:
-        return str(next(iter(counts.values())))
+def seeds_of(name: str, results: Path = RESULTS, **only) -> str:
+    """How many seeds stand behind a result, or behind its cells with these fields; at each width where they differ."""
+    table = load_results(name, results)
+    for field, value in only.items():
+        table = table[table[field] == value]
+    if table.empty:
+        return "none yet"
+    counts = table.groupby("m").seed.nunique()
+    if counts.nunique() == 1:
+        return str(counts.iloc[0])
     return ", ".join(f"{count} at m = {width:,}" for width, count in counts.items())
 
 

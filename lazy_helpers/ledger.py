@@ -54,7 +54,7 @@ def rows(results: Path = RESULTS) -> list[Row]:
         _figure5(results),
         _radii("fig6", "Figure 6", "theory", results),
         _figure7(results),
-        _images("Training images", "algorithm", 12_665, _training(results), results),
+        _images("Training images", "algorithm", 12_665, _training(results), results, variant="slow"),
         _images("Test images", "fig2", 2_115, _tested(results), results),
         _test_error(results),
         _robust_error(results),
@@ -88,7 +88,7 @@ def _figure2(results: Path) -> Row:
         f"How many runs stand behind a published point did not reach us; at d = {table.d.max()} our seeds' ‖δ‖/‖x‖ differ by a "
         f"factor of {last.max() / last.min():.1f}. We leave out the scripts' output bias of ±1/√m.",
         results,
-        1_000,
+        m=1_000,
     )
 
 
@@ -122,7 +122,7 @@ def _radii(name: str, figure: str, variant: str, results: Path) -> Row:
         UNREADABLE,
         f"{reason}.",
         results,
-        1_000,
+        m=1_000,
     )
 
 
@@ -171,7 +171,7 @@ def _figure5(results: Path) -> Row:
         "No value could be read. Ours is the last network inside the ball; whether the figure's is too did not reach us. In Figure 2 "
         f"that choice, with a new shuffle in every epoch, makes ‖δ‖/‖x‖ × {ratio('step exit', d, results):.2f} at d = {d}.",
         results,
-        1_000,
+        m=1_000,
     )
 
 
@@ -191,7 +191,7 @@ def _figure7(results: Path) -> Row:
         "The setting of the histograms did not reach us, and no value could be read. Ours are close to a Gaussian "
         f"(its distribution function is off by {distance.max():.2f} at most), but a test for one rejects at 1 % in {(p < -2).sum()} of {p.size} samples.",
         results,
-        1_000,
+        m=1_000,
     )
 
 
@@ -207,7 +207,7 @@ def _tested(results: Path) -> set[int]:
     return set((wrong.misclassified / (1 - wrong.test_accuracy)).round().astype(int))
 
 
-def _images(item: str, where: str, theirs: int, counts: set[int], results: Path) -> Row:
+def _images(item: str, where: str, theirs: int, counts: set[int], results: Path, **only) -> Row:
     same = counts == {theirs}
     return row(
         item,
@@ -217,6 +217,7 @@ def _images(item: str, where: str, theirs: int, counts: set[int], results: Path)
         "agrees" if same else "differs",
         f"{'No difference' if same else 'Not the same files'}; the files' SHA-256 are checked whenever they are loaded.",
         results,
+        **only,
     )
 
 
@@ -269,7 +270,7 @@ def _rate(name: str, results: Path) -> Row:
         f"small: before it ‖∇f‖ is about √(d/2). After it, at d = {first}, it is {gradient[first]:.1f} instead of {math.sqrt(first / 2):.1f}; "
         f"at d = {last}, {gradient[last]:.1f} instead of {math.sqrt(last / 2):.1f}.",
         results,
-        m,
+        m=m,
     )
 
 
@@ -292,7 +293,7 @@ def _curve_rate(name: str, results: Path) -> Row:
         verdict(Point(theirs, own, error)),
         reason,
         results,
-        1_000,
+        m=1_000,
     )
 
 

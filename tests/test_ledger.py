@@ -121,7 +121,7 @@ def flips(rng, variants, counts, C0s=(10.0,)):
                 "relative_perturbation": relative, "relative_perturbation_published": relative * (1 - wrong / 2115),
                 "robust_error": rng.uniform(0.85, 1), "grad_norm": gradient, "eta": step * length, "step_size": step,
                 "step_size_published": step * 0.99, "test_accuracy": 1 - wrong / 2115, "misclassified": wrong,
-                "mean_input_norm": length, "epochs": float(rng.integers(2, 30)), "left": bool(C0 < 40 or d < 100),
+                "mean_input_norm": length, "abs_f": rng.uniform(2, 4), "epochs": float(rng.integers(2, 30)), "left": bool(C0 < 40 or d < 100),
                 "deviation_C0": C0 * rng.uniform(0.9, 1.1),
             }  # fmt: skip
 
@@ -313,12 +313,12 @@ def test_each_discrepancy_has_its_measured_effect(invented):
     def shift(variant, column="robust_accuracy"):
         """A variant's accuracy minus the text's, cell by cell, as means over each seed's cells."""
         base = {
-            (cell["seed"], cell["eps"]): cell["robust_accuracy"]
+            (cell["seed"], cell["d"], cell["eps"]): cell["robust_accuracy"]
             for cell in raw(invented, "algorithm", variant="theory")
         }
         added = {}
         for cell in raw(invented, "algorithm", variant=variant):
-            added.setdefault(cell["seed"], []).append(cell[column] - base[cell["seed"], cell["eps"]])
+            added.setdefault(cell["seed"], []).append(cell[column] - base[cell["seed"], cell["d"], cell["eps"]])
         return [np.mean(values) for values in added.values()]
 
     # with one seed there is no interval
@@ -329,6 +329,8 @@ def test_each_discrepancy_has_its_measured_effect(invented):
         expected = interval(added) if len(added) > 1 else added
         shown = numbers(found[number].effect.split("robust accuracy")[-1])[: len(expected)]
         assert np.allclose(shown, expected, atol=0.00051)
+    bias = np.mean([cell["abs_f"] for cell in raw(invented, "fig2", variant="published", m=1_000)])
+    assert f"{100 / 1000**0.5 / bias:.1f} % of the trained networks' mean |f|" in found[2].effect
     early = 0.004 * np.sqrt([25, 36, 49, 64, 100, 196, 400, 784])  # what went in
     assert (
         f"{early.mean():.3f} [{early.mean():.3f}" in found[5].effect and f"{early[-1]:.3f} at most" in found[5].effect
@@ -351,6 +353,14 @@ def test_figures_3_and_6_say_how_the_widths_compare(rows, invented):
         factors = [np.mean(mean[10_000][at]) / np.mean(values) for at, values in mean[1_000].items()]
         said = f"At m = 10,000, d = 25 to 784, it is {min(factors):.2f} to {max(factors):.2f} times ours"
         assert said in find(rows, figure).reason
+
+
+def test_the_seeds_are_those_of_the_cells_used(rows, invented):
+    found = {entry.number: entry.seeds for entry in ledger.discrepancies(invented)}
+    for number, variant in ((6, "published stop"), (7, "box"), (8, "antialias")):
+        name = "differences" if number == 8 else "algorithm"
+        assert found[number] == str(len({cell["seed"] for cell in raw(invented, name, variant=variant)}))
+    assert (found[6], found[7]) == ("1", "3") and find(rows, "Training images").seeds == "3"
 
 
 def test_nothing_is_empty_and_every_hash_is_the_files(rows, invented):
