@@ -54,6 +54,7 @@ MINIMAL = (
 )
 READINGS = {
     "fig2": Reading((PERTURBATION, GRADIENT, STEP), beside="m", published="published_fig2"),
+    "fig2_mirrored": Reading((PERTURBATION, GRADIENT, STEP), unpublished="beyond the paper"),
     "differences": Reading(
         (PERTURBATION, GRADIENT, STEP), beside="variant", unpublished="a procedure that was not published"
     ),

@@ -375,8 +375,8 @@ class Chosen(traitlets.TraitType):
 class ReaderPanel(Live):
     """A reader of a stored figure: choose a cell; see each seed, their mean and spread, and what was published.
 
-    `figure` names a stored result ("fig2", "differences", "fig3", "fig6", "fig4_left", "fig4_right", "minimal", or one of another
-    preset, "fig2_quick"); `folder` is where it lies. `quantity` chooses the column; `variant`, `m`, `C0`, `d`, `eps` the cell, as
+    `figure` names a stored result ("fig2", "fig2_mirrored", "differences", "fig3", "fig6", "fig4_left", "fig4_mirrored",
+    "fig4_right", "minimal", or one of another preset, "fig2_quick"); `folder` is where it lies. `quantity` chooses the column; `variant`, `m`, `C0`, `d`, `eps` the cell, as
     far as the figure has such axes; `radius`, for a map over C0, whether it is drawn over "C0" or "V". An axis takes the values
     that the grid has beside those of the axes before it, in this order. Results: `values`, one a seed in the order of the seeds;
     their `mean` and `sd` (over seeds, n - 1); `published`, where it was read off the paper, and `difference` = mean - published.
