@@ -12,6 +12,8 @@ from reference import SEEDS, nets, normal, random_signs
 import lazy_helpers as lh
 from lazy_helpers import robustness, strongest, tiles
 from lazy_helpers.attack import ascend
+from lazy_helpers.experiments import FIGURES, cells_of
+from lazy_helpers.measurements import measure_bracket, measure_robust
 
 
 def trained(size=None, m=300, name="digits", members=2, epochs=150):
@@ -249,3 +251,13 @@ def test_the_gap_on_mnist(mnist, size):
     some = torch.randperm(len(x), generator=reference.stream(0))[:100]
     both = lh.bracket(net, x[some], y[some], 0.1)
     assert both.gap < 2.3 and 1.8 * both.gap < both.lipschitz_gap < 7
+
+
+def test_a_cell_of_figure_4_is_bracketed():
+    (cell, *_) = cells_of(FIGURES["fig4_bracket"], "digits")
+    (row,), (trained,) = (measure([cell], torch.device("cpu")) for measure in (measure_bracket, measure_robust))
+    assert (
+        row["images"] == 119 and row["pgd"] == trained["robust_accuracy"]
+    )  # all test images: the same network, the same attack
+    assert 0 <= row["lipschitz"] <= row["certified"] <= row["strongest"] <= row["pgd"] < row["test_accuracy"]
+    assert row["strongest"] > row["certified"] and 1 < row["gap"] < row["lipschitz_gap"]
