@@ -5,6 +5,7 @@ formula drawn, every picture there, every text of enough contrast, nothing wider
 the keyboard, and shows the numbers that the package computes.
 """
 
+import json
 import re
 import subprocess
 import sys
@@ -17,6 +18,8 @@ import theorem_numbers
 import torch
 import yaml
 from bs4 import BeautifulSoup
+from panel_page import shown
+from test_playground import assert_same, in_the_panels_order, points, trained  # noqa: F401  (the order is a fixture)
 
 import lazy_helpers as lh
 from lazy_helpers.panels import ball_member, draw
@@ -280,3 +283,31 @@ def test_panels_show_the_packages_numbers(html, offline_page, which):
                     assert float(shown) == pytest.approx(float(value), rel=1e-6, abs=1e-6), (name, kind, key)
             compared.add(kind)
     assert compared == set(STATES)
+
+
+@pytest.mark.browser
+def test_the_playground_trains_and_is_attacked_in_the_book(html, offline_page, in_the_panels_order):  # noqa: F811
+    """As the page opens it: a press on Train, a whole run, and the attack on the image that is shown."""
+    page = offline_page
+    open_page(page, html, "book/adversarial")
+    assert page.url.startswith("file:///")
+    panel = page.locator('.lazy-panel[data-panel="playground"]')
+    page.wait_for_function(READING, arg=panel.element_handle())
+    before, state = shown(page, "playground"), json.loads(panel.get_attribute("data-state"))
+    panel.get_by_role("button", name="Train", exact=True).click()
+    panel.get_by_role("button", name="Train again", exact=True).wait_for()
+    after = shown(page, "playground")
+
+    net, numbers, delta, _ = trained(state, 200, in_the_panels_order)
+    x = points(state["d"], "test")[0][state["image"] - 1]
+    f, attacked = net(torch.stack([x, x + delta[state["image"] - 1]])).tolist()
+    del numbers["epochs"], numbers["left"]  # which the sentence tells
+    assert before["steps"] == 0 and after["steps"] > 8 and after["clean"] > before["clean"]
+    assert_same(after, numbers | dict(f=f, attacked=attacked), 1e-6)
+    assert panel.locator(".lp-headline").inner_text().startswith(f"Left the ball at step {after['steps'] + 1}: ")
+
+    # The attack is drawn: what it adds and takes, and where the answer becomes wrong.
+    assert f * attacked < 0 and panel.locator(".more, .less").count() > 10
+    turned = re.compile("^f during the attack on this image.*; its sign changes at step [1-9]")
+    assert panel.get_by_label(turned).is_visible()
+    assert page.network == [] and page.errors == []

@@ -4,6 +4,7 @@ import json
 import re
 import subprocess
 import sys
+import textwrap
 import tomllib
 from pathlib import Path
 
@@ -56,6 +57,24 @@ def test_code_is_clean():
     run = subprocess.run([sys.executable, "-m", "ruff", "check", "--no-cache", "--output-format=concise", "."],
                          cwd=ROOT, capture_output=True, text=True)  # fmt: skip
     assert run.returncode == 0, run.stdout + run.stderr
+
+
+def test_code_that_a_page_only_shows_names_nothing_undefined():
+    """Hardly any of these snippets is ever executed; a page's cells come before them."""
+    fence = re.compile(r"^( *)```python\n(.*?)^\1```", flags=re.M | re.S)
+    ruff = [sys.executable, "-m", "ruff", "check", "--isolated", "--no-cache", "--output-format=concise"]
+    seen, undefined = set(), {}
+    for path in NOTEBOOKS:
+        cells = [(cell["cell_type"], "".join(cell["source"])) for cell in json.loads(path.read_text())["cells"]]
+        shown = [textwrap.dedent(code) for kind, text in cells if kind == "markdown" for _, code in fence.findall(text)]
+        if shown:
+            page = "\n".join([text for kind, text in cells if kind == "code"] + shown)
+            select = ["--select=F821", '--config=builtins = ["display"]', "-"]
+            run = subprocess.run([*ruff, *select], input=page, capture_output=True, text=True)
+            seen.add(path.stem)
+            if run.returncode:
+                undefined[path.stem] = run.stdout + run.stderr
+    assert not undefined and "scale" in seen, undefined
 
 
 def test_no_large_file_is_tracked():

@@ -1,0 +1,72 @@
+"""What a cell's row says of its network, against numpy on flips that are searched point by point."""
+
+import math
+
+import numpy as np
+import pytest
+import reference
+import torch
+from scipy import stats
+
+import lazy_helpers as lh
+from lazy_helpers.cells import Cell
+from lazy_helpers.experiments import cells_of, figure_named
+from lazy_helpers.measurements import measure_histograms
+
+CPU = torch.device("cpu")
+# Figure 7's; and networks of five neurons, which get points wrong, leave some without a flip and have some beyond 4 sd.
+CELLS = cells_of(figure_named("fig7"), "digits") + [Cell(5, 2, 64, v, 2.0, "digits") for v in ("published", "theory")]
+
+
+def trained(cell):
+    """The cell's exit, and the test digits."""
+    published = cell.variant == "published"
+    train, test = (lh.load_binary("digits", 8, not published, split=split) for split in ("train", "test"))
+    start = lh.TwoLayerNet.init(cell.d, cell.m, seed=cell.seed, bias=published)
+    how = dict(lr=0.1, batch_size=64, max_epochs=1000, seed=cell.seed, progress=False)
+    exit = lh.train_sgd(start, train.X, train.y, cell.C0, exit="epoch" if published else "step", **how)[cell.C0]
+    return exit, test
+
+
+def flips(net, data):
+    """(||delta||, ||grad f||, eta) of the points answered rightly that a step flips, each (points,), in float64."""
+    net, X, y = net.to(torch.float64), data.X.double(), data.y.double()
+    f, gradient = reference.value_and_grad(net, X)
+    eta = [reference.smallest_flip(net, x) for x in X]
+    eta = np.array([math.nan if step is None else step for step in eta])
+    used = (f * y > 0).numpy() & ~np.isnan(eta)
+    length = gradient.norm(dim=-1).numpy()
+    return (eta * length)[used], length[used], eta[used], used
+
+
+@pytest.mark.parametrize("cell", CELLS, ids=lambda cell: cell.key)
+def test_histograms_describe_the_flips_of_every_point(cell):
+    (row,) = measure_histograms([cell], CPU)
+    exit, test = trained(cell)
+    *quantities, used = flips(exit.net, test)
+    assert (row["points"], row["epochs"], row["left"]) == (used.sum(), float(exit.epochs), True)
+    if cell in CELLS[-2:]:
+        assert 10 < used.sum() < len(used) and max(stats.zscore(quantities[0])) > 4
+
+    for name, values in zip(("norm", "grad_norm", "eta"), quantities, strict=True):
+        mean, sd = np.mean(values), np.std(values, ddof=1)
+        z = (values - mean) / np.std(values)
+        # D'Agostino and Pearson: the sum of two squared normal scores, whose law is exponential of mean 2.
+        score = stats.skewtest(values).statistic ** 2 + stats.kurtosistest(values).statistic ** 2
+        below = stats.norm.cdf(np.sort(values), mean, sd)
+        steps = np.arange(len(values) + 1) / len(values)  # the empirical distribution before and after each point
+        wanted = {
+            "mean": mean,
+            "sd": sd,
+            "skewness": np.mean(z**3),
+            "kurtosis": np.mean(z**4) - 3,
+            "log10_p": -score / 2 / math.log(10),
+            "distance": max((steps[1:] - below).max(), (below - steps[:-1]).max()),
+        }
+        found = {key: row[f"{name}_{key}"] for key in wanted}
+        assert found == pytest.approx(wanted, rel=1e-4, abs=1e-5), name
+
+        # 40 bins of a fifth of an sd; what lies beyond 4 sd is in the outer ones.
+        counts, _ = np.histogram(values, mean + sd * np.array([-1e9, *np.arange(-19, 20) / 5, 1e9]))
+        assert [row[f"{name}_bin{k:02d}"] for k in range(40)] == counts.tolist(), name
+        assert f"{name}_bin40" not in row
