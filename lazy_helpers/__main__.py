@@ -21,6 +21,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m lazy_helpers", description="Compute the paper's figures, cell by cell, resumably."
     )
+    presets = dict.fromkeys(preset for figure in FIGURES.values() for preset in figure.presets)  # each once, in order
     verbs = parser.add_subparsers(dest="verb", required=True)
     for verb, text in (
         ("run", "compute the cells that are not finished; stop and start it as you like"),
@@ -36,7 +37,9 @@ def main(arguments: list[str] | None = None) -> int:
         sub = verbs.add_parser(verb, help=text, description=text)
         if verb in ("run", "collect", "verify"):
             sub.add_argument("figure", help=f"one of {', '.join(FIGURES)}")
-            sub.add_argument("--preset", default="paper", help="quick, paper or digits (default: paper)")
+            sub.add_argument(
+                "--preset", default="paper", help=f"{', '.join(presets)}; not every figure has each (default: paper)"
+            )
         if verb in ("run", "collect"):
             sub.add_argument("--seeds", type=int, metavar="N", help="seeds 0 .. N-1 instead of the preset's number")
         if verb == "status":

@@ -2,7 +2,8 @@
 
 A finished cell is one small JSON file in ``runs/<figure>/``, written to a temporary name and moved, so it is there whole
 or not at all (:mod:`lazy_helpers.runner` writes them). A cell that failed has its traceback in ``runs/<figure>/failed/``.
-A cell that a collected CSV already holds counts as finished, so a fresh clone goes on where another stopped.
+A cell that a collected CSV already holds counts as finished, so a fresh clone goes on where another stopped. A CSV that does
+not bear the hash in its manifest counts for nothing.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import json
 import math
 import os
 import platform
+import re
 import textwrap
 from collections.abc import Iterable
 from pathlib import Path
@@ -47,7 +49,8 @@ def collect(
 ) -> Path:
     """Write the finished cells of a preset to ``<results>/<name>.csv`` beside its manifest; returns the CSV's path.
 
-    Where cells are missing the manifest says which. Raises ``ValueError`` where none is finished.
+    Where cells are missing the manifest says which. Raises ``ValueError`` where none is finished, and as
+    :func:`finished_rows`.
     """
     cells = cells_of(figure, preset, seeds)
     rows = finished_rows(figure, runs, results)
@@ -58,10 +61,11 @@ def collect(
         )
     path = results / f"{stored_name(figure, preset)}.csv"
     known = {code_digest(figure): code_hashes(figure)}  # and what runs and an earlier manifest say of other code
-    known |= {file.stem: json.loads(file.read_text()) for file in (runs / figure.name / "code").glob("[!.]*.json")}
-    if path.with_suffix(".json").exists():
-        earlier = json.loads(path.with_suffix(".json").read_text())["modules_sha256"]
-        known |= {code: hashes for code, hashes in earlier.items() if hashes}
+    known |= {
+        file.stem: hashes for file in (runs / figure.name / "code").glob("[!.]*.json") if (hashes := _object(file))
+    }
+    earlier = _manifest(path).get("modules_sha256", {})
+    known |= {code: hashes for code, hashes in earlier.items() if hashes}
     manifest = {
         "figure": figure.name,
         "title": figure.title,
@@ -105,9 +109,9 @@ def store(path: Path, rows: list[dict], manifest: dict) -> Path:
     writer.writerows(
         {name: f"{value:.9g}" if isinstance(value, float) else value for name, value in row.items()} for row in rows
     )
-    write_whole(path, text.getvalue())
-    full = {"csv": path.name, "csv_sha256": _sha256(path.read_bytes()), **manifest}
-    write_whole(path.with_suffix(".json"), json.dumps(full, indent=1) + "\n")
+    table = text.getvalue()
+    full = {"csv": path.name, "csv_sha256": _sha256(table.encode()), **manifest}
+    write_together({path: table, path.with_suffix(".json"): json.dumps(full, indent=1) + "\n"})
     return path
 
 
@@ -126,7 +130,7 @@ def describe(name: str, results: Path = RESULTS) -> str:
 def load_manifest(name: str, results: Path = RESULTS) -> dict:
     """The manifest of a stored result, once its CSV is found to bear the hash in it; errors as :func:`load_results`."""
     _verified(results / f"{name}.csv")
-    return json.loads((results / f"{name}.json").read_text())
+    return _manifest(results / f"{name}.csv")
 
 
 def verify(
@@ -155,7 +159,7 @@ def verify(
                     f"recompute it with `python -m lazy_helpers run {figure.name} --stale`."
                 )
     keys = [cell.key for cell in cheapest.values()]
-    manifest = json.loads(path.with_suffix(".json").read_text())
+    manifest = _manifest(path)
     manifest["verified"] = {"code": code_digest(figure), "modules_sha256": code_hashes(figure), "cells": keys}
     write_whole(path.with_suffix(".json"), json.dumps(manifest, indent=1) + "\n")
     return keys
@@ -163,9 +167,9 @@ def verify(
 
 def status(figures: Iterable[Figure], runs: Path = RUNS, results: Path = RESULTS) -> list[str]:
     """A line for each figure and preset, for each failed cell, and for each stored result that belongs to no figure."""
-    lines = []
+    lines, shown = [], set()
     for figure in figures:
-        rows, failed = finished_rows(figure, runs, results), failed_rows(figure, runs)
+        rows, failed = finished_rows(figure, runs, results, strict=False), failed_rows(figure, runs)
         for preset in figure.presets:
             cells = cells_of(figure, preset)
             done, todo = ([cell for cell in cells if (cell.key in rows) == whether] for whether in (True, False))
@@ -181,13 +185,13 @@ def status(figures: Iterable[Figure], runs: Path = RUNS, results: Path = RESULTS
             path = results / f"{stored_name(figure, preset)}.csv"
             if path.exists():
                 line += f"  {path.name}: {_verdict(path, figure)}"
+                shown.add(path)
             lines.append(line if done or running or wrong or path.exists() else line + "  not run")
             for cell in wrong:
                 last = failed[cell.key]["traceback"].strip().splitlines()[-1]
                 lines.append(f"{'':<14}failed  {cell.key} after {_span(failed[cell.key]['seconds'])}: {last}")
     for path in sorted(results.glob("*.csv")):
-        manifest = path.with_suffix(".json")
-        if not manifest.exists() or "figure" not in json.loads(manifest.read_text()):
+        if path not in shown and "figure" not in _manifest(path):
             lines.append(f"{path.name}: {_verdict(path)}")
     return lines
 
@@ -269,18 +273,43 @@ def _syntax_hash(source: str) -> str:
     return _sha256(json.dumps(outline(ast.parse(source))).encode())
 
 
-def finished_rows(figure: Figure, runs: Path, results: Path) -> dict[str, dict]:
-    """Every finished cell of a figure by its key: collected ones, and over them those in the runs folder."""
-    rows = {}
+def finished_rows(figure: Figure, runs: Path, results: Path, strict: bool = True) -> dict[str, dict]:
+    """Every finished cell of a figure by its key: collected ones, and over them those in the runs folder.
+
+    An altered CSV is passed over. Raises ``ValueError`` if ``strict`` and cells that it held would be lost with it.
+    """
+    rows, altered = {}, []
     for preset in figure.presets:
         path = results / f"{stored_name(figure, preset)}.csv"
         if path.exists():
-            rows |= {row["key"]: row for row in map(_typed, csv.DictReader(io.StringIO(_verified(path))))}
+            raw = path.read_bytes()
+            flaw = _flaw(path, raw)
+            if flaw:
+                altered.append((preset, path, flaw))
+            else:
+                rows |= {row["key"]: row for row in map(_typed, csv.DictReader(io.StringIO(raw.decode())))}
     for file in sorted((runs / figure.name).glob("*.json")):
         row = read_row(file)
         if row is not None:
             rows[row["key"]] = row
+    for preset, path, flaw in altered if strict else ():
+        if not _replaceable(figure, preset, path, rows):
+            raise ValueError(
+                f"{path} {flaw}, and not all its cells are in {runs / figure.name}: restore both with `git checkout`, or "
+                "move both away to have these cells computed again."
+            )
     return rows
+
+
+def _replaceable(figure: Figure, preset: str, path: Path, rows: dict[str, dict]) -> bool:
+    """Whether every cell that an altered CSV held is among the rows, as far as the keys in it and its manifest tell."""
+    manifest = _manifest(path)
+    seeds = manifest.get("configuration", {}).get("seeds", {})
+    held = {cell.key for cell in cells_of(figure, preset) if cell.seed in seeds.get(str(cell.m), ())}
+    held -= set(manifest.get("missing", ()))
+    text = path.read_text(encoding="utf-8", errors="replace")
+    held |= set(re.findall(r"^([^,\s]+_s\d+[^,\s]*),", text, re.MULTILINE))  # a seed is in every key
+    return held <= rows.keys() and len(held) >= manifest.get("cells", 1)  # fewer: the names of some are gone
 
 
 def _typed(row: dict[str, str]) -> dict:
@@ -300,29 +329,33 @@ def _typed(row: dict[str, str]) -> dict:
 
 def _verified(path: Path) -> str:
     """The text of a collected CSV that bears its manifest's hash."""
-    manifest = path.with_suffix(".json")
-    if not path.exists() or not manifest.exists():
+    if not path.exists() or not path.with_suffix(".json").exists():
         raise ValueError(
             f"{path.name} or its manifest is not in {path.parent}: run the figure and collect it, see `python -m lazy_helpers list`."
         )
     raw = path.read_bytes()
-    if _sha256(raw) != json.loads(manifest.read_text())["csv_sha256"]:
-        raise ValueError(
-            f"{path} does not bear the SHA-256 in its manifest, so it was altered: restore it with `git checkout` or collect it again."
-        )
+    flaw = _flaw(path, raw)
+    if flaw:
+        raise ValueError(f"{path} {flaw}: restore both with `git checkout` or collect it again.")
     return raw.decode()
+
+
+def _flaw(path: Path, raw: bytes) -> str:
+    """What is wrong with a collected CSV of these bytes; nothing where it bears its manifest's hash."""
+    digest = _manifest(path).get("csv_sha256")
+    if digest is None:
+        return f"has no manifest, for {path.stem}.json is missing or broken"
+    return "" if digest == _sha256(raw) else "does not bear the SHA-256 in its manifest, so it was altered"
 
 
 def _verdict(path: Path, figure: Figure | None = None) -> str:
     """Whether a stored result is whole, and whether today's code is the one that computed it."""
-    try:
-        _verified(path)
-    except ValueError:
-        return "ALTERED, its hash is not the manifest's"
-    manifest = json.loads(path.with_suffix(".json").read_text())
+    manifest = _manifest(path)
+    if _flaw(path, path.read_bytes()):
+        return "ALTERED, " + ("its hash is not the manifest's" if manifest else "its manifest is missing or broken")
     checked = ""
     if figure:
-        fresh = manifest["code"] == [code_digest(figure)]
+        fresh = manifest.get("code") == [code_digest(figure)]
         if not fresh and manifest.get("verified", {}).get("code") == code_digest(figure):
             fresh, checked = (
                 True,
@@ -331,7 +364,7 @@ def _verdict(path: Path, figure: Figure | None = None) -> str:
     elif "modules_sha256" in manifest:
         fresh = manifest["modules_sha256"] == module_hashes(name[:-3] for name in manifest["modules_sha256"])
     else:
-        return f"whole; not computed here, from {manifest['source']}"
+        return f"whole; not computed here, from {manifest.get('source', 'a source it does not name')}"
     missing = f", {len(manifest['missing'])} cells missing" if manifest.get("missing") else ""
     return ("up to date" if fresh else "computed by other code than today's") + checked + missing
 
@@ -375,25 +408,45 @@ def failed_rows(figure: Figure, runs: Path) -> dict[str, dict]:
 
 def read_row(file: Path) -> dict | None:
     """A finished cell, or ``None`` for one that is missing or not whole."""
+    row = _object(file)
+    return row if row.get("key") == file.stem and "code" in row else None
+
+
+def _manifest(path: Path) -> dict:
+    """What lies beside a collected CSV."""
+    return _object(path.with_suffix(".json"))
+
+
+def _object(file: Path) -> dict:
+    """The object in a JSON file; empty where the file is missing or not whole."""
     try:
-        row = json.loads(file.read_text())
+        value = json.loads(file.read_text())
     except (OSError, ValueError):
-        return None
-    return row if isinstance(row, dict) and row.get("key") == file.stem and "code" in row else None
+        return {}
+    return value if isinstance(value, dict) else {}
 
 
 def write_whole(path: Path, text: str) -> None:
     """All or nothing: a temporary file in the same folder, flushed to disk, then moved. Raises as :func:`writing`."""
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    write_together({path: text})
+
+
+def write_together(texts: dict[Path, str]) -> None:
+    """Files as :func:`write_whole` does it, all of them on disk before the first is moved: one that finds no room stops all."""
+    parts = {path: path.with_name(f".{path.name}.{os.getpid()}.part") for path in texts}
     try:
-        with writing(path.parent), open(part, "w", encoding="utf-8", newline="\n") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-            os.replace(part, path)
+        for path, part in parts.items():
+            with writing(path.parent), open(part, "w", encoding="utf-8", newline="\n") as file:
+                file.write(texts[path])
+                file.flush()
+                os.fsync(file.fileno())
+        for path, part in parts.items():
+            with writing(path.parent):
+                os.replace(part, path)
     finally:
-        with contextlib.suppress(OSError):
-            part.unlink(missing_ok=True)
+        for part in parts.values():
+            with contextlib.suppress(OSError):
+                part.unlink(missing_ok=True)
 
 
 def make_folder(folder: Path) -> None:
@@ -408,7 +461,12 @@ def writing(folder: Path):
     try:
         yield
     except OSError as error:
-        remedy = "free some space" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "make it writable"
+        remedy = {
+            errno.ENOSPC: "free some space",
+            errno.EDQUOT: "free some space",
+            errno.EEXIST: "move away the file in its place",
+            errno.ENOTDIR: "move away the file that bears a folder's name",
+        }.get(error.errno, "make it writable")
         raise ValueError(
             f"the folder {folder} cannot be written ({error.strerror}): {remedy}, or choose another with --runs or "
             "--results; every cell that is finished is kept."

@@ -392,6 +392,67 @@ def test_a_folder_that_cannot_be_written_is_named(folder, place, capsys, monkeyp
     assert str(file) in line and "--runs" in line and not held(folder)
 
 
+def refuse(monkeypatch, folder):
+    """Nothing can be made, moved or removed in a folder. Its permissions alone would not stop root, as whom tests may run."""
+
+    def guarded(real, writes):
+        def call(path, *args, **more):
+            if str(path).startswith(str(folder)) and writes(*args):
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+            return real(path, *args, **more)
+
+        return call
+
+    monkeypatch.setattr("builtins.open", guarded(open, lambda mode="r", *_: mode != "r"))
+    monkeypatch.setattr(os, "open", guarded(os.open, lambda flags, *_: flags & os.O_CREAT))
+    for name in ("mkdir", "replace", "unlink"):
+        monkeypatch.setattr(os, name, guarded(getattr(os, name), lambda *_: True))
+
+
+@pytest.mark.parametrize("place", ["", "fig2", "fig2/code", "fig2/locks", "fig2/failed"])
+@pytest.mark.parametrize("there", [False, True], ids=["to be made", "there"])
+def test_a_run_that_may_not_write_says_so_in_one_sentence(folder, place, there, capsys, monkeypatch):
+    monkeypatch.setitem(FIGURES, "fig2", dataclasses.replace(FIG2, measure=fail))
+    place = folder / "runs" / place
+    for name in ("code", "locks", "failed") if there else ():
+        (folder / "runs" / "fig2" / name).mkdir(parents=True)
+    refuse(monkeypatch, place)
+    command = ["run", "fig2", "--preset", "digits", f"--runs={folder / 'runs'}", f"--results={folder / 'results'}"]
+    assert command_line.main([*command, "--device", "cpu"]) == 2
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if "lazy_helpers:" in line]
+    assert f"the folder {place}" in line and "(Permission denied): make it writable" in line and "--runs" in line
+    assert not held(folder) and not list(folder.rglob("*.part"))
+
+
+def test_a_failure_that_may_not_be_removed_stops_the_run_and_keeps_the_cell(folder, capsys, monkeypatch):
+    cell = next(cell for cell in RADII if cell.d == 64)
+    assert go(folder, fail, [cell]).failed == (cell.key,)
+    (folder / "mended").touch()
+    refuse(monkeypatch, folder / "runs" / "fig2" / "failed")
+    with pytest.raises(ValueError, match=r"folder .*failed cannot be written \(Permission denied\): make it writable"):
+        go(folder, fail, [cell])
+    assert set(values(folder)) == {cell.key} and not held(folder)
+
+
+@pytest.mark.parametrize("there", [False, True], ids=["to be made", "there"])
+def test_a_collect_that_may_not_write_says_so_in_one_sentence(folder, there, capsys, monkeypatch):
+    monkeypatch.setitem(FIGURES, "fig2", dataclasses.replace(FIG2, measure=measure))
+    cells, results = cells_of(FIG2, "digits"), folder / "results"
+    places = [f"--runs={folder / 'runs'}", f"--results={results}"]
+    go(folder, measure, cells[:1])
+    if there:
+        assert command_line.main(["collect", "fig2", "--preset", "digits", *places]) == 0
+    before = {path: path.read_bytes() for path in results.glob("*")}
+    go(folder, measure, cells[:2])
+    capsys.readouterr()
+    refuse(monkeypatch, results)
+    assert command_line.main(["collect", "fig2", "--preset", "digits", *places]) == 2
+    out, err = capsys.readouterr()
+    assert f"the folder {results} cannot be written (Permission denied): make it writable" in err and "--results" in err
+    assert err.count("\n") == 1 and not out
+    assert {path: path.read_bytes() for path in results.glob("*")} == before and len(before) == 2 * there
+
+
 # Runners that are killed or stopped
 
 
