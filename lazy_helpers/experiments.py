@@ -26,6 +26,7 @@ from .measurements import (
     measure_flips,
     measure_histograms,
     measure_minimal,
+    measure_reshuffled,
     measure_robust,
     measure_trials,
 )
@@ -144,6 +145,18 @@ FIGURES = {
             },
             measure_flips,
             CORE,
+        ),
+        Figure(
+            "reshuffled",
+            "Figure 2 as published, but for a new shuffle of the data in every epoch",
+            {
+                "quick": grid(("published",), (25, 784), {1_000: 2}),
+                "paper": grid(("published",), SQUARES, {1_000: 5}),
+                "digits": grid(("published",), (16, 64), {200: 3}, data="digits"),
+            },
+            measure_reshuffled,
+            CORE,
+            shared=(),
         ),
         Figure(
             "fig3",

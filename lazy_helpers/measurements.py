@@ -116,6 +116,42 @@ def measure_flips(cells: list[Cell], device: torch.device, on_epoch=None) -> lis
     return rows
 
 
+def measure_reshuffled(cells: list[Cell], device: torch.device) -> list[dict[str, float]]:
+    """Figure 2 but for the order of the data: a new shuffle in every epoch, and still the first network that an epoch's end sees outside the ball.
+
+    Means are over the correctly classified test points whose sign one step can flip, as in :func:`measure_flips`.
+    """
+    rows = []
+    for cell in cells:
+        setup, side = VARIANTS[cell.variant], math.isqrt(cell.d)
+        train, test = (
+            load_binary(cell.data, side, setup.normalize, setup.antialias, split) for split in ("train", "test")
+        )
+        start = initial(cell, setup, device)
+        ball, far = LazyBall(start.weights, cell.C0), 100 * cell.C0  # so far away that the training itself ends nothing
+
+        def outside(ends, ball=ball, far=far) -> bool:
+            return bool(ball.distance(ends[far].net.weights) > ball.radius)
+
+        end = train_sgd(
+            start, train.X.to(device), train.y.to(device), far, lr=LR, batch_size=BATCH, max_epochs=EPOCHS,
+            seed=cell.seed, exit="step", progress=parent_process() is None, on_epoch=outside,
+        )[far]  # fmt: skip
+        flip = smallest_flip(end.net, test.X.to(device))
+        right = flip.value * test.y.to(device) > 0
+        relative = flip.norm.double().cpu() / test.X.double().norm(dim=1)
+        rows.append(
+            {
+                "relative_perturbation": float(relative[(right & flip.found).cpu()].mean()),
+                "test_accuracy": float(right.double().mean()),
+                "epochs": float(end.epochs),
+                "left": outside({far: end}),
+                "deviation_C0": float(ball.distance(end.net.weights)) * math.sqrt(cell.m),
+            }
+        )
+    return rows
+
+
 def measure_certified(cells: list[Cell], device: torch.device) -> list[dict[str, float]]:
     r"""Which steps of one draw are certified for every W of the ball, by our route and by the published one (Theorem 3.1).
 
