@@ -11,7 +11,7 @@ from scipy import stats
 import lazy_helpers as lh
 from lazy_helpers.cells import Cell
 from lazy_helpers.experiments import cells_of, figure_named
-from lazy_helpers.measurements import measure_histograms
+from lazy_helpers.measurements import measure_flips, measure_histograms, measure_reshuffled
 
 CPU = torch.device("cpu")
 # Figure 7's; and networks of five neurons, which get points wrong, leave some without a flip and have some beyond 4 sd.
@@ -70,3 +70,29 @@ def test_histograms_describe_the_flips_of_every_point(cell):
         counts, _ = np.histogram(values, mean + sd * np.array([-1e9, *np.arange(-19, 20) / 5, 1e9]))
         assert [row[f"{name}_bin{k:02d}"] for k in range(40)] == counts.tolist(), name
         assert f"{name}_bin40" not in row
+
+
+@pytest.mark.parametrize("d", [16, 64])
+def test_a_new_shuffle_in_every_epoch_is_the_only_difference(d):
+    (once,) = measure_flips([Cell(200, 1, d, "published", 0.1, "digits")], CPU)
+    (anew,) = measure_reshuffled([Cell(200, 1, d, "published", 0.1, "digits")], CPU)
+    assert once["epochs"] == anew["epochs"] == 1  # the first epoch's order is the same
+    assert anew["relative_perturbation"] == pytest.approx(once["relative_perturbation"], rel=1e-6)
+
+    (row,) = measure_reshuffled([Cell(200, 1, d, "published", 5.0, "digits")], CPU)
+    train, test = (lh.load_binary("digits", math.isqrt(d), split=split) for split in ("train", "test"))
+    start = lh.TwoLayerNet.init(d, 200, seed=1, bias=True)
+
+    def after(epochs):
+        return lh.train_sgd(
+            start, train.X, train.y, 1e4, batch_size=64, max_epochs=epochs, seed=1, exit="step", progress=False
+        )[1e4].net
+
+    last, before = after(int(row["epochs"])), after(int(row["epochs"]) - 1)
+    ball = lh.LazyBall(start.weights, 5.0)
+    assert row["epochs"] == int(row["epochs"]) > 1 and row["left"]
+    assert ball.distance(before.weights) <= ball.radius < ball.distance(last.weights)
+    flip = lh.smallest_flip(last, test.X)
+    used = (flip.value * test.y > 0) & flip.found
+    mean = (flip.norm / test.X.norm(dim=1))[used].mean()
+    assert row["relative_perturbation"] == pytest.approx(float(mean), rel=1e-5)
