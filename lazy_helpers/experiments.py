@@ -76,8 +76,8 @@ def around(variant: str, side: int) -> tuple[float, ...]:
     return tuple(round(3 * part / side, 3) for part in AROUND)
 
 
-AT_HALF = lambda variant, side: around(variant, side)[4:5]  # noqa: E731  the budget that about halves robust accuracy
-NEAR_HALF = lambda variant, side: around(variant, side)[2:5:2]  # noqa: E731  the same, and a smaller one
+INSIDE = lambda variant, side: around(variant, side)[4:5]  # noqa: E731  a budget inside the transition
+NEAR_HALF = lambda variant, side: around(variant, side)[2:5:2]  # noqa: E731  the same, and one before it
 
 
 def sides(variants, sides_, seeds: dict[int, int], budgets=around, data: str = "mnist"):
@@ -259,7 +259,7 @@ FIGURES = {
                         *sides(("theory", "full attack"), (10,), {1_000: 6}, BOTH)(seeds),  # twelve pairs
                         *sides(("published stop",), (10,), {1_000: 1}, BOTH)(1),  # 1000 epochs each
                         # Three cells of Figure 4, left: the published rate and images, and the economical attack elsewhere.
-                        *sides(("theory", "slow", "full attack"), (5, 10, 14), {1_000: 3}, AT_HALF)(seeds),
+                        *sides(("theory", "slow", "full attack"), (5, 10, 14), {1_000: 3}, INSIDE)(seeds),
                     }
                 ),
                 "digits": sides(("theory", "mirrored"), (8,), {100: 1}, lambda *_: (0.2,), "digits"),
