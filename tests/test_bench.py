@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -14,6 +15,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "benchmarks"))
 import bench  # noqa: E402
 import house  # noqa: E402
 import machine  # noqa: E402
+import together  # noqa: E402
 import works  # noqa: E402
 
 CPU = torch.device("cpu")
@@ -97,3 +99,22 @@ def test_import_is_light():
 
 def test_a_device_that_is_not_there_is_refused(capsys):
     assert bench.main(["--device", "tpu"]) == 2 and "device must be" in capsys.readouterr().err
+
+
+TOGETHER = (together.Setting("SGD", 8, 30, 3, 2, "digits"), together.Setting("Algorithm 1", 8, 30, 3, 2, "digits"))
+
+
+@pytest.mark.parametrize("setting", TOGETHER, ids=["SGD", "Algorithm 1"])
+def test_members_of_one_computation_are_those_trained_alone(setting):
+    train = together.trainer(setting, CPU)
+    all_ = train(slice(0, 3))
+    for k in range(3):
+        assert torch.allclose(train(slice(k, k + 1)).W[0], all_.W[k], atol=1e-5)
+    assert not torch.allclose(all_.W[0], all_.W[1], atol=1e-2)
+
+
+def test_the_gain_of_training_together_is_stored(tmp_path):
+    assert together.main([], TOGETHER, tmp_path) == 0
+    table = pd.read_csv(tmp_path / "bench_cpu_together.csv")
+    assert table.work.tolist() == ["SGD", "Algorithm 1"] and (table.d == 64).all()
+    assert np.allclose(table.gain, table.alone_s / table.together_s, rtol=1e-6)
