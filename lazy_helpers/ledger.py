@@ -101,8 +101,8 @@ def _radii(name: str, figure: str, variant: str, results: Path) -> Row:
     reason = f"No value could be read. At C0 = {table.C0.max():g} the cap of 1000 epochs came before the exit in {len(stayed)} of {len(last)} runs"
     if len(stayed):
         reason += (
-            f", which ended at C0 = {stayed.deviation_C0.min():.1f} to {stayed.deviation_C0.max():.1f}: a larger "
-            "ball gives the same network there"
+            f", which ended at C0 = {stayed.deviation_C0.min():.1f} to {stayed.deviation_C0.max():.1f}: to these runs a larger "
+            "ball gives the same network"
         )
     if variant == "theory":
         reason += ". Ours is the last network inside the ball; whether the figure's is too did not reach us"
@@ -113,7 +113,7 @@ def _radii(name: str, figure: str, variant: str, results: Path) -> Row:
     for m in sorted(set(size) - {1_000}):
         factor = (size[m] / size[1_000]).dropna()
         if len(factor):
-            reason += f". At m = {m:,}, d = {factor.index[0][0]} to {factor.index[-1][0]}, it is {factor.min():.2f} to {factor.max():.2f} times ours"
+            reason += f". At m = {m:,}, d = {factor.index[0][0]} to {factor.index[-1][0]}, ‖δ‖/‖x‖ is {factor.min():.2f} to {factor.max():.2f} times that at m = 1,000"
     return row(
         f"{figure}, ‖δ‖/‖x‖ for each C0, m = 1,000, d = {table.d.min()} to {table.d.max()}",
         (name,),

@@ -23,7 +23,7 @@ from lazy_helpers.experiments import FIGURES, RADII, SQUARES, cells_of
 from lazy_helpers.runs import RESULTS, store
 from lazy_helpers.verdicts import Estimate, Point, estimate, exponent, fitted, halved, verdict
 
-NEEDED = ("fig2", "differences", "fig3", "fig6", "fig7", "fig4_left", "fig4_right", "algorithm")
+NEEDED = ("fig2", "differences", "reshuffled", "fig3", "fig6", "fig7", "fig4_left", "fig4_right", "algorithm")
 READ = ("published_fig2", "published_fig4_left")
 
 
@@ -155,6 +155,7 @@ def invent(folder, only=NEEDED):
     grids = {
         "fig2": lambda: flips(rng, ("published", "theory"), wide),
         "differences": lambda: flips(rng, switched, {1_000: 5}),
+        "reshuffled": lambda: flips(rng, ("published",), {1_000: 5}),
         "fig3": lambda: flips(rng, ("published",), {1_000: 3, 10_000: 1}, RADII),
         "fig6": lambda: flips(rng, ("theory",), {1_000: 3, 10_000: 1}, RADII),
         "fig7": lambda: histograms(rng),
@@ -329,8 +330,26 @@ def test_each_discrepancy_has_its_measured_effect(invented):
         expected = interval(added) if len(added) > 1 else added
         shown = numbers(found[number].effect.split("robust accuracy")[-1])[: len(expected)]
         assert np.allclose(shown, expected, atol=0.00051)
-    bias = np.mean([cell["abs_f"] for cell in raw(invented, "fig2", variant="published", m=1_000)])
-    assert f"{100 / 1000**0.5 / bias:.1f} % of the trained networks' mean |f|" in found[2].effect
+    means = [
+        np.mean([cell["abs_f"] for cell in raw(invented, "fig2", variant="published", m=1_000, d=d)]) for d in SQUARES
+    ]
+    low, high = (100 / 1000**0.5 / extreme(means) for extreme in (max, min))
+    assert f"{low:.1f} % to {high:.1f} % of the trained networks' mean |f|" in found[2].effect
+    anew = raw(invented, "reshuffled", d=784)
+    base = {
+        cell["seed"]: cell["relative_perturbation"]
+        for cell in raw(invented, "fig2", variant="published", d=784, m=1_000)
+    }
+    shown = numbers(found[9].effect.split("×")[2])[:3]
+    assert np.allclose(
+        shown, interval([cell["relative_perturbation"] / base[cell["seed"]] for cell in anew]), atol=0.00051
+    )
+    epochs = {
+        (cell["seed"], cell["d"], cell["eps"]): cell["epochs"] for cell in raw(invented, "algorithm", variant="theory")
+    }
+    ruled = raw(invented, "algorithm", variant="published stop")
+    own = np.mean([epochs[cell["seed"], cell["d"], cell["eps"]] for cell in ruled])
+    assert f"instead of {own:.0f}, and" in found[6].effect
     early = 0.004 * np.sqrt([25, 36, 49, 64, 100, 196, 400, 784])  # what went in
     assert (
         f"{early.mean():.3f} [{early.mean():.3f}" in found[5].effect and f"{early[-1]:.3f} at most" in found[5].effect
@@ -351,7 +370,9 @@ def test_figures_3_and_6_say_how_the_widths_compare(rows, invented):
         for cell in raw(invented, name):
             mean[cell["m"]][cell["d"], cell["C0"]].append(cell["relative_perturbation"])
         factors = [np.mean(mean[10_000][at]) / np.mean(values) for at, values in mean[1_000].items()]
-        said = f"At m = 10,000, d = 25 to 784, it is {min(factors):.2f} to {max(factors):.2f} times ours"
+        said = (
+            f"At m = 10,000, d = 25 to 784, ‖δ‖/‖x‖ is {min(factors):.2f} to {max(factors):.2f} times that at m = 1,000"
+        )
         assert said in find(rows, figure).reason
 
 
@@ -360,6 +381,7 @@ def test_the_seeds_are_those_of_the_cells_used(rows, invented):
     for number, variant in ((6, "published stop"), (7, "box"), (8, "antialias")):
         name = "differences" if number == 8 else "algorithm"
         assert found[number] == str(len({cell["seed"] for cell in raw(invented, name, variant=variant)}))
+    assert found[3] == found[10] == "5"  # at m = 1,000, the only width that they use
     assert (found[6], found[7]) == ("1", "3") and find(rows, "Training images").seeds == "3"
 
 

@@ -143,7 +143,8 @@ def test_the_digitised_cells_are_stored_whole():
 
 def test_unknown_missing_and_altered_results_are_refused(folder, tmp_path):
     with pytest.raises(
-        ValueError, match="figure 'fig9' cannot be read in a panel: choose one of fig2, fig2_mirrored, differences, fig3"
+        ValueError,
+        match="figure 'fig9' cannot be read in a panel: choose one of fig2, fig2_mirrored, differences, fig3",
     ):
         ReaderPanel("fig9")
     with pytest.raises(ValueError, match="fig2.csv or its manifest is not in"):
