@@ -27,7 +27,11 @@ def start(folder, *more):
     """The command line in a process of its own, on the embedded digits."""
     command = [sys.executable, "-m", "lazy_helpers", "run", "fig2", "--preset", "digits", "--device", "cpu"]
     places = ["--runs", str(folder / "runs"), "--results", str(folder / "results")]
-    return subprocess.Popen([*command, *places, *more], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen(
+        [*command, *places, *more], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        # where the tests run in a shell's background, Ctrl-C is ignored, and a child would inherit that
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )  # fmt: skip
 
 
 def finished(folder):
