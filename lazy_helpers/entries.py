@@ -6,7 +6,8 @@ import dataclasses
 import html
 from pathlib import Path
 
-from .runs import RESULTS, load_manifest, load_results
+from .runs import RESULTS, load_manifest
+from .verdicts import having
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,9 +50,7 @@ def row(item, where, theirs, ours, verdict, reason, results, **only) -> Row:
 
 def seeds_of(name: str, results: Path = RESULTS, **only) -> str:
     """How many seeds stand behind a result, or behind its cells with these fields; at each width where they differ."""
-    table = load_results(name, results)
-    for field, value in only.items():
-        table = table[table[field] == value]
+    table = having(name, results, **only)
     if table.empty:
         return "none yet"
     counts = table.groupby("m").seed.nunique()

@@ -69,6 +69,15 @@ FIRST_ORDER = ("network", "lazy", "data", "activations", "landscape", "curvature
 ALGORITHM = ("network", "tiles", "lazy", "attack", "train", "adversarial", "data")
 
 
+def beside_figure2(variant: str) -> dict[str, Callable[[int | None], list[Cell]]]:
+    """The presets of a grid whose cells stand beside those of Figure 2 at m = 1000."""
+    return {
+        "quick": grid((variant,), (25, 784), {1_000: 2}),
+        "paper": grid((variant,), SQUARES, {1_000: 5}),
+        "digits": grid((variant,), (16, 64), {200: 3}, data="digits"),
+    }
+
+
 def around(variant: str, side: int) -> tuple[float, ...]:
     """Eight budgets on both sides of the one that halves robust accuracy."""
     if variant == "published":
@@ -127,11 +136,7 @@ FIGURES = {
         Figure(
             "fig2_mirrored",
             "Beyond Figure 2: the theory's setting from a mirrored start",
-            {
-                "quick": grid(("mirrored",), (25, 784), {1_000: 2}),
-                "paper": grid(("mirrored",), SQUARES, {1_000: 5}),
-                "digits": grid(("mirrored",), (16, 64), {200: 3}, data="digits"),
-            },
+            beside_figure2("mirrored"),
             measure_flips,
             CORE,
         ),
@@ -149,11 +154,7 @@ FIGURES = {
         Figure(
             "reshuffled",
             "Figure 2 as published, but for a new shuffle of the data in every epoch",
-            {
-                "quick": grid(("published",), (25, 784), {1_000: 2}),
-                "paper": grid(("published",), SQUARES, {1_000: 5}),
-                "digits": grid(("published",), (16, 64), {200: 3}, data="digits"),
-            },
+            beside_figure2("published"),
             measure_reshuffled,
             CORE,
             shared=(),

@@ -72,11 +72,17 @@ def percent(share: float, digits: int = 0) -> str:
     return f"{100 * share:.{digits}f} %"
 
 
-def select(name: str, results: Path, **fields):
-    """The rows of a stored result that have these values; a ``ValueError`` where there are none."""
+def having(name: str, results: Path, **fields):
+    """The rows of a stored result that have these values."""
     table = load_results(name, results)
     for field, value in fields.items():
         table = table[table[field] == value]
+    return table
+
+
+def select(name: str, results: Path, **fields):
+    """The same; a ``ValueError`` where there are none."""
+    table = having(name, results, **fields)
     if table.empty:
         asked = ", ".join(f"{field} = {value}" for field, value in fields.items())
         raise ValueError(f"{name} holds no cell with {asked}: run more of it and collect it again.")
