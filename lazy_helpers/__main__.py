@@ -17,7 +17,7 @@ from .workers import Workers
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Parse and act. Exit status 1: a cell failed. 2: a ``ValueError``, said in one line. 130: Ctrl-C."""
+    """Parse and act. Exit status 1: a cell failed. 2: a ``ValueError`` or what may not be read, said in one line. 130: Ctrl-C."""
     parser = argparse.ArgumentParser(
         prog="python -m lazy_helpers", description="Compute the paper's figures, cell by cell, resumably."
     )
@@ -85,6 +85,13 @@ def main(arguments: list[str] | None = None) -> int:
                 print(collect(figure, chosen.preset, chosen.seeds, chosen.runs, chosen.results))
     except ValueError as error:
         print(f"lazy_helpers: {error}", file=sys.stderr)
+        return 2
+    except PermissionError as error:  # what may not be written is a ValueError already
+        print(
+            f"lazy_helpers: {error.filename} cannot be read ({error.strerror}): make it readable, or choose another folder "
+            "with --runs or --results.",
+            file=sys.stderr,
+        )
         return 2
     except KeyboardInterrupt:
         print(

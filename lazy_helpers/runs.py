@@ -305,11 +305,18 @@ def _replaceable(figure: Figure, preset: str, path: Path, rows: dict[str, dict])
     """Whether every cell that an altered CSV held is among the rows, as far as the keys in it and its manifest tell."""
     manifest = _manifest(path)
     seeds = manifest.get("configuration", {}).get("seeds", {})
-    held = {cell.key for cell in cells_of(figure, preset) if cell.seed in seeds.get(str(cell.m), ())}
-    held -= set(manifest.get("missing", ()))
     text = path.read_text(encoding="utf-8", errors="replace")
-    held |= set(re.findall(r"^([^,\s]+_s\d+[^,\s]*),", text, re.MULTILINE))  # a seed is in every key
-    return held <= rows.keys() and len(held) >= manifest.get("cells", 1)  # fewer: the names of some are gone
+    named = set(re.findall(r"^([^,\s]+_s\d+[^,\s]*),", text, re.MULTILINE))  # a seed is in every key
+
+    def held(count: int | None) -> set[str]:
+        """The keys, if ``count`` seeds were asked for."""
+        cells = cells_of(figure, preset, count)
+        keys = {cell.key for cell in cells if cell.seed in seeds.get(str(cell.m), ())}
+        return keys - set(manifest.get("missing", ())) | named
+
+    count = max((1 + seed for some in seeds.values() for seed in some), default=None)
+    # fewer than the manifest's cells: the names of some are gone
+    return any(manifest.get("cells", 1) <= len(keys) and keys <= rows.keys() for keys in map(held, {None, count}))
 
 
 def _typed(row: dict[str, str]) -> dict:

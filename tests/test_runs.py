@@ -202,15 +202,16 @@ def test_what_an_altered_result_alone_may_hold_is_not_dropped(altered, command, 
     assert DIGITS[1].key in set(runs.load_results("fig2_digits", path.parent).key)
 
 
-@pytest.mark.parametrize("seeds, again", [(1, 0), (3, 0), (4, 2)])
-def test_seeds_that_the_preset_has_not_are_missed_in_a_cut_result(seeds, again, command, tmp_path):
-    """The manifest counts them and does not name them."""
+@pytest.mark.parametrize("seeds", [1, 3, 4])
+def test_a_cut_result_of_as_many_seeds_as_were_asked_for_is_replaced_by_its_cells(seeds, command, tmp_path):
     command("run", "--seeds", str(seeds)), command("collect", "--seeds", str(seeds))
     path = tmp_path / "results" / "fig2_digits.csv"
     whole = path.read_text()
     path.write_text(whole[:30])
-    assert command("collect", "--seeds", str(seeds))[0] == again
-    assert path.read_text() == (whole[:30] if again else whole)
+    last = sorted((tmp_path / "runs" / "fig2").glob(f"*_s{seeds - 1}.json"))[0].rename(tmp_path / "last.json")
+    assert command("collect", "--seeds", str(seeds))[0] == 2 and path.read_text() == whole[:30]
+    last.rename(tmp_path / "runs" / "fig2" / f"{json.loads(last.read_text())['key']}.json")
+    assert command("collect", "--seeds", str(seeds))[0] == 0 and path.read_text() == whole
 
 
 @pytest.mark.parametrize("room", [0, 1])
@@ -252,6 +253,17 @@ def test_a_collect_that_is_stopped_between_its_two_files_is_made_good_by_the_nex
         runs.load_results("fig2_digits", tmp_path / "results")
     assert "ALTERED" in command("status")[1] and command("collect")[0] == 0
     assert len(runs.load_results("fig2_digits", tmp_path / "results")) == 12
+
+
+def test_a_folder_that_may_not_be_read_is_named(command, tmp_path, monkeypatch):
+    """Its permissions alone would not stop root, as whom tests may run."""
+
+    def refused(figure, folder):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(folder / figure.name / "failed"))
+
+    monkeypatch.setattr(runs, "failed_rows", refused)
+    code, said = command("status")
+    assert code == 2 and f"{tmp_path / 'runs'}" in said and "(Permission denied): make it readable" in said
 
 
 @pytest.mark.parametrize("below", ["", "below", "below/it"])
