@@ -40,11 +40,12 @@ class Discrepancy:
 
 
 def row(item, where, theirs, ours, verdict, reason, results, **only) -> Row:
-    """A :class:`Row` with what the manifests say of it; ``only`` is the one width (``m``) or ``variant`` that it uses."""
-    first = load_manifest(where[0], results)
+    """A :class:`Row` with the seeds, devices and time of the cells it uses: those of ``where[0]`` with the fields ``only``."""
+    first, used = load_manifest(where[0], results), having(where[0], results, **only)
     if first["missing"]:
         verdict += f"; partly run: {first['cells']} of {first['cells'] + len(first['missing'])} cells"
-    run = seeds_of(where[0], results, **only), ", ".join(first["devices"]), first["wall_seconds"] / 3600
+    device = ", ".join(sorted(set(used.device))).replace("(1 threads)", "(1 thread)") or "none"
+    run = seeds_of(where[0], results, **only), device, float(used.seconds.sum()) / 3600
     return Row(item, where, theirs, ours, *run, hashes(where, results), verdict, reason)
 
 

@@ -26,6 +26,7 @@ from .measurements import (
     measure_flips,
     measure_histograms,
     measure_minimal,
+    measure_output_bias,
     measure_reshuffled,
     measure_robust,
     measure_trials,
@@ -46,6 +47,9 @@ class Figure:
     measure: Callable[[list[Cell], torch.device], list[dict[str, float]]]
     modules: tuple[str, ...]  # of this package: what the measurement rests on
     shared: tuple[str, ...] = ("C0",)  # fields of a cell; (): each cell by itself
+    kin: tuple[
+        str, ...
+    ] = ()  # figures with the same measurement: a finished cell of theirs is one of this figure's, too
     variants: dict[str, Setup] | dict[str, Training] | dict[str, Start] = dataclasses.field(
         default_factory=lambda: VARIANTS
     )
@@ -58,10 +62,10 @@ SIDES = (5, 6, 7, 8, 10, 14, 20, 28)
 # Budgets around the one that halves robust accuracy: in units of 3 / side in the theory's setting; the published grid's own.
 AROUND = (0.35, 0.55, 0.7, 0.85, 1.0, 1.15, 1.35, 1.7)
 FIRST = {5: 8, 6: 6, 7: 6, 8: 5, 10: 4, 14: 3, 20: 2, 28: 1}  # the least of eight published budgets, in units of 0.05
-TWINS = lambda *_: (0.3, 0.4, 0.45, 0.5, 0.55, 0.6, 0.65, 0.75)  # noqa: E731  around the one that halves a mirrored start's
+TWINS = (0.3, 0.4, 0.45, 0.5, 0.55, 0.6, 0.65, 0.75)  # around the one that halves a mirrored start's
 ACROSS = (5.0, 10.0, 13.0, 16.0, 18.0, 20.0, 22.0, 25.0)  # C0 on both sides of the transition at d = 784, eps = 0.2
 CORE = ("network", "tiles", "lazy", "attack", "sgd", "train", "data")
-ALTERED = tuple(name for name in TRAININGS if name not in ("published", "published stop"))  # which runs to the cap
+ALTERED = tuple(name for name in TRAININGS if not name.startswith("published"))
 BOTH = lambda *_: (0.25, 0.35)  # noqa: E731  two budgets on both sides of the transition at d = 100
 SCALES = (0.1, 0.3, 1.0, 3.0, 10.0)
 LADDER = (0.1, 0.2, 0.3, 0.4, 0.6, 0.8, 1.0, 1.5, 2.0, 3.0, 5.0, 10.0)
@@ -80,9 +84,9 @@ def beside_figure2(variant: str) -> dict[str, Callable[[int | None], list[Cell]]
 
 def around(variant: str, side: int) -> tuple[float, ...]:
     """Eight budgets on both sides of the one that halves robust accuracy."""
-    if variant == "published":
+    if variant.startswith("published"):
         return tuple(round(0.05 * (FIRST[side] + k), 2) for k in range(8))
-    return tuple(round(3 * part / side, 3) for part in AROUND)
+    return TWINS if variant == "mirrored" else tuple(round(3 * part / side, 3) for part in AROUND)
 
 
 INSIDE = lambda variant, side: around(variant, side)[4:5]  # noqa: E731  a budget inside the transition
@@ -160,6 +164,14 @@ FIGURES = {
             shared=(),
         ),
         Figure(
+            "output_bias",
+            "Figure 2 as published, with the scripts' output bias",
+            beside_figure2("published"),
+            measure_output_bias,
+            CORE,
+            shared=(),
+        ),
+        Figure(
             "fig3",
             "Figure 3: the smallest flipping step against d at four radii of the ball, as published",
             {
@@ -169,6 +181,7 @@ FIGURES = {
             },
             measure_flips,
             CORE,
+            kin=("fig2",),
         ),
         Figure(
             "fig6",
@@ -180,6 +193,7 @@ FIGURES = {
             },
             measure_flips,
             CORE,
+            kin=("fig2",),
         ),
         Figure(
             "fig7",
@@ -211,10 +225,10 @@ FIGURES = {
         ),
         Figure(
             "fig4_bracket",
-            "Figure 4, left, in the theory's setting: robust accuracy under stronger attacks, and certified",
+            "Figure 4, left, without a box: robust accuracy under stronger attacks, and certified",
             {
                 "quick": sides(("theory",), (5,), {1_000: 1}, NEAR_HALF),
-                "paper": sides(("theory",), (5, 10, 28), {1_000: 3}, NEAR_HALF),
+                "paper": sides(("theory", "mirrored"), (5, 10, 28), {1_000: 3}, NEAR_HALF),
                 "digits": sides(("theory",), (5, 8), {100: 1}, lambda *_: (0.2,), "digits"),
             },
             measure_bracket,
@@ -227,7 +241,7 @@ FIGURES = {
             "Beyond Figure 4, left: the same from a mirrored start",
             {
                 "quick": sides(("mirrored",), (5, 10), {1_000: 1}, lambda *_: (0.5, 0.6)),
-                "paper": sides(("mirrored",), SIDES, {1_000: 3}, TWINS),
+                "paper": sides(("mirrored",), SIDES, {1_000: 3}),
                 "digits": sides(("mirrored",), (5, 8), {100: 1}, lambda *_: (0.2, 0.4), "digits"),
             },
             measure_robust,
@@ -259,8 +273,12 @@ FIGURES = {
                         *sides(ALTERED, (10,), {1_000: 3}, BOTH)(seeds),
                         *sides(("theory", "full attack"), (10,), {1_000: 6}, BOTH)(seeds),  # twelve pairs
                         *sides(("published stop",), (10,), {1_000: 1}, BOTH)(1),  # 1000 epochs each
-                        # Three cells of Figure 4, left: the published rate and images, and the economical attack elsewhere.
-                        *sides(("theory", "slow", "full attack"), (5, 10, 14), {1_000: 3}, INSIDE)(seeds),
+                        # Cells of Figure 4, left: the published rate and images, and the economical attack elsewhere.
+                        *sides(("slow", "published slow", "published full attack"), (5, 10, 14), {1_000: 3}, INSIDE)(
+                            seeds
+                        ),
+                        *sides(("published",), (5, 10, 14), {1_000: 3}, INSIDE)(seeds),
+                        *sides(("theory", "full attack"), (5, 10, 14), {1_000: 6}, INSIDE)(seeds),
                     }
                 ),
                 "digits": sides(("theory", "mirrored"), (8,), {100: 1}, lambda *_: (0.2,), "digits"),
@@ -279,7 +297,8 @@ FIGURES = {
                     grid(("theory",), (25, 49, 100, 196, 400, 784), {300: 5, 1_000: 5, 3_000: 3}, C0s=(1.0, 3.0, 10.0))(
                         seeds
                     )
-                    + grid(("mirrored",), (25, 49, 100, 196, 400, 784), {1_000: 5}, C0s=(1.0, 3.0))(seeds)
+                    + grid(("mirrored",), (25, 49, 100, 196, 400, 784), {1_000: 5}, C0s=(1.0, 3.0, 10.0))(seeds)
+                    + grid(("theory",), (100, 784), {1_000: 5}, C0s=(0.5, 2.0, 5.0, 7.0, 14.0, 20.0, 30.0, 40.0))(seeds)
                 ),
                 "digits": grid(("theory", "mirrored"), (16, 64), {100: 1}, "digits", (1.0, 3.0)),
             },

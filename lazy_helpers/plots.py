@@ -170,29 +170,33 @@ BENCHMARKS = {  # the curves drawn in the paper's Figure 2
 def figure2(table, variant: str, published=None, curves: str = "m", wide=None):
     """Figure 2 or 5: three quantities against d, a curve for each m (``curves="C0"``: Figure 3 or 6), mean over seeds in a band of one standard deviation.
 
-    ``table`` is the stored result; ``published``, the points read off the paper's figure, and ``wide``, a stored result of the same
-    curves at one other m, are shown hollow where they are given.
+    ``table`` is the stored result. Where they are given, the points ``published``, read off the paper's Figure 2, are shown
+    hollow, or as crosses beside curves over C0 (there those at its C0 = 10 and the largest width); and ``wide``, a stored result
+    of the same curves at other m, hollow where that is 10^4 and as pluses where it is more.
     """
     rows = table[table.variant == variant]
+    columns = {q: q + ("_published" if published is not None and q != "grad_norm" else "") for q in BENCHMARKS}
+    read = {"m": (("m=1e3", COLOURS[0], "o"), ("m=1e5", COLOURS[2], "^")), "C0": (("m=1e5", INK, "x"),)}[curves]
     figure, axes = canvas(columns=3, width=7.6, height=3.5)
     for ax, (quantity, (name, benchmark)) in zip(axes, BENCHMARKS.items(), strict=True):
-        column = quantity + ("_published" if published is not None and quantity != "grad_norm" else "")
+        column = columns[quantity]
         for k, (value, of_curve) in enumerate(rows.groupby(curves)):
             seeds = of_curve.pivot(index="d", columns="seed", values=column)
             mean, sd = seeds.mean(axis=1), seeds.std(axis=1)
             curve = f"$m = 10^{round(np.log10(value))}$, ours" if curves == "m" else f"$C_0 = {value:g}$"
             ax.plot(seeds.index, mean, "os^D"[k] + "-", color=COLOURS[k], label=curve)
             ax.fill_between(seeds.index, mean - sd, mean + sd, color=COLOURS[k], alpha=0.22, linewidth=0)
-        if published is not None:
-            for curve, colour, marker in (("m=1e3", COLOURS[0], "o"), ("m=1e5", COLOURS[2], "^")):
-                points = published[(published.quantity == quantity) & (published.curve == curve)]
-                label = f"$m = 10^{curve[-1]}$, published"
-                ax.plot(points.d, points.value, marker, color=colour, fillstyle="none", markersize=8, label=label)
-        if wide is not None:
-            for k, (_, of_curve) in enumerate(wide[wide.variant == variant].groupby(curves)):
+        for m, of_width in wide[wide.variant == variant].groupby("m") if wide is not None else ():
+            look, size = ("hollow", 8) if m == 10_000 else ("plus", 11)
+            for k, (_, of_curve) in enumerate(of_width.groupby(curves)):
                 mean = of_curve.groupby("d")[column].mean()
-                label = f"hollow: $m = 10^{round(np.log10(of_curve.m.iloc[0]))}$" if k == 0 else None
-                ax.plot(mean.index, mean, "os^D"[k], color=COLOURS[k], fillstyle="none", markersize=8, label=label)
+                label = f"{look}: $m = 10^{round(np.log10(m))}$" if k == 0 else None
+                mark = "os^D"[k] if look == "hollow" else "+"
+                ax.plot(mean.index, mean, mark, color=COLOURS[k], fillstyle="none", markersize=size, label=label)
+        for curve, colour, mark in read if published is not None else ():
+            points = published[(published.quantity == quantity) & (published.curve == curve)]
+            label = f"$m = 10^{curve[-1]}$, published" if curves == "m" else f"cross: $m = 10^{curve[-1]}$, published"
+            ax.plot(points.d, points.value, mark, color=colour, fillstyle="none", markersize=8, label=label)
         d = np.unique(rows.d)
         ax.plot(d, benchmark(d), color=INK, linewidth=1, dashes=(5, 2), label=f"benchmark {name}")
         _finish(ax, "input dimension $d$", LABELS[quantity], "", True, True, legend=False)
@@ -206,23 +210,20 @@ def figure2(table, variant: str, published=None, curves: str = "m", wide=None):
     handles, labels = axes[0].get_legend_handles_labels()
     labels[-1] = "the paper's benchmark"
     figure.legend(handles, labels, loc="outside lower center", ncols=3)
-    ends = {q: _ends(rows[rows[curves] == rows[curves].min()], q) for q in BENCHMARKS}
-    which = (
-        "the widths nearly coincide"
-        if curves == "m"
-        else f"a curve for each C0 of {', '.join(f'{c:g}' for c in sorted(set(rows.C0)))}"
-    )
+    first = rows[rows[curves] == rows[curves].min()].groupby("d")
+    ends = {q: "{:.2g} to {:.2g}".format(*first[column].mean().iloc[[0, -1]]) for q, column in columns.items()}
+    if curves == "m":
+        means = rows.pivot_table(index="d", columns="m", values=list(columns.values()))
+        apart = max((means[column].max(axis=1) / means[column].min(axis=1)).max() for column in columns.values())
+        which = f"at each d the means of the widths differ by a factor of {apart:.2f} at most"
+    else:
+        which = f"a curve for each C0 of {', '.join(f'{c:g}' for c in sorted(set(rows.C0)))}"
     alt = (
         f"Three log-log plots against d from {d.min()} to {d.max()}, {variant} variant. Relative perturbation falls from "
         f"{ends['relative_perturbation']}, gradient norm rises from {ends['grad_norm']}, step size falls from "
         f"{ends['step_size']} (means over seeds at the smallest {'width' if curves == 'm' else 'C0'}); {which}."
     )
     return figure, alt
-
-
-def _ends(rows, column: str) -> str:
-    mean = rows.groupby("d")[column].mean()
-    return f"{mean.iloc[0]:.2g} to {mean.iloc[-1]:.2g}"
 
 
 @picture

@@ -31,7 +31,7 @@ import numpy as np
 from . import data
 from .cells import Cell
 from .checks import device_named
-from .experiments import Figure, cells_of
+from .experiments import Figure, cells_of, figure_named
 
 ROOT = Path(__file__).resolve().parents[1]
 RUNS = ROOT / "runs"
@@ -61,11 +61,11 @@ def collect(
         )
     path = results / f"{stored_name(figure, preset)}.csv"
     known = {code_digest(figure): code_hashes(figure)}  # and what runs and an earlier manifest say of other code
-    known |= {
-        file.stem: hashes for file in (runs / figure.name / "code").glob("[!.]*.json") if (hashes := _object(file))
-    }
-    earlier = _manifest(path).get("modules_sha256", {})
-    known |= {code: hashes for code, hashes in earlier.items() if hashes}
+    for name in (*figure.kin, figure.name):
+        files = (runs / name / "code").glob("[!.]*.json")
+        known |= {file.stem: hashes for file in files if (hashes := _object(file))}
+        earlier = _manifest(path.with_name(name + path.name.removeprefix(figure.name))).get("modules_sha256", {})
+        known |= {code: hashes for code, hashes in earlier.items() if hashes}
     manifest = {
         "figure": figure.name,
         "title": figure.title,
@@ -274,11 +274,13 @@ def _syntax_hash(source: str) -> str:
 
 
 def finished_rows(figure: Figure, runs: Path, results: Path, strict: bool = True) -> dict[str, dict]:
-    """Every finished cell of a figure by its key: collected ones, and over them those in the runs folder.
+    """Every finished cell of a figure by its key: its kin's, over them its own collected ones, and those in the runs folder.
 
     An altered CSV is passed over. Raises ``ValueError`` if ``strict`` and cells that it held would be lost with it.
     """
     rows, altered = {}, []
+    for name in figure.kin:
+        rows |= finished_rows(figure_named(name), runs, results, strict=False)
     for preset in figure.presets:
         path = results / f"{stored_name(figure, preset)}.csv"
         if path.exists():

@@ -10,8 +10,16 @@ from scipy import stats
 
 import lazy_helpers as lh
 from lazy_helpers.cells import Cell
-from lazy_helpers.experiments import cells_of, figure_named
-from lazy_helpers.measurements import measure_flips, measure_histograms, measure_reshuffled
+from lazy_helpers.experiments import FIGURES, NEAR_HALF, cells_of, figure_named, sides
+from lazy_helpers.measurements import (
+    measure_bracket,
+    measure_flips,
+    measure_histograms,
+    measure_output_bias,
+    measure_reshuffled,
+    train_beside,
+    with_output_bias,
+)
 
 CPU = torch.device("cpu")
 # Figure 7's; and networks of five neurons, which get points wrong, leave some without a flip and have some beyond 4 sd.
@@ -96,3 +104,58 @@ def test_a_new_shuffle_in_every_epoch_is_the_only_difference(d):
     used = (flip.value * test.y > 0) & flip.found
     mean = (flip.norm / test.X.norm(dim=1))[used].mean()
     assert row["relative_perturbation"] == pytest.approx(float(mean), rel=1e-5)
+
+
+@pytest.mark.parametrize("c", [0.3, -0.3])
+def test_an_output_bias_is_a_neuron_that_is_always_one(c):
+    net = lh.TwoLayerNet.init(6, 9, seed=3, bias=True, dtype=torch.float64)
+    x = lh.unit_sphere(50, 6, seed=1).double()
+    both = with_output_bias(net, c)
+    assert torch.allclose(both(x), net(x) + c, atol=1e-12) and torch.allclose(both.grad(x), net.grad(x), atol=1e-12)
+
+
+def test_without_its_output_bias_that_training_is_the_published_one():
+    train = lh.load_binary("digits", 8)
+    start = lh.TwoLayerNet.init(64, 200, seed=1, bias=True)
+    net, epochs = train_beside(start, train.X, train.y, 0.0, 10.0, 1, 1000)
+    exit = lh.train_sgd(start, train.X, train.y, 10.0, exit="epoch", seed=1, progress=False)[10.0]
+    assert epochs == float(exit.epochs) > 1 and torch.allclose(net.weights, exit.net.weights, atol=1e-4)
+    other, _ = train_beside(start, train.X, train.y, 0.5, 10.0, 1, epochs)
+    assert (other.weights - net.weights).abs().max() > 0.01
+
+
+@pytest.mark.parametrize("d", [16, 64])
+def test_the_steps_with_an_output_bias_flip_f_plus_c(d, monkeypatch):
+    """Each point's step found by walking along the gradient of f + c, on the network that was trained."""
+    cell = Cell(200, 1, d, "published", 10.0, "digits")
+    (row,) = measure_output_bias([cell], CPU)
+    side = math.isqrt(d)
+    train, test = (lh.load_binary("digits", side, split=split) for split in ("train", "test"))
+    start, c = lh.TwoLayerNet.init(d, 200, seed=1, bias=True), row["sign"] / math.sqrt(200)
+    net, epochs = train_beside(start, train.X, train.y, c, 10.0, 1, 1000)
+    f, gradient = reference.value_and_grad(net.to(torch.float64), test.X.double())
+    relative = []
+    for x, y, value, g in zip(test.X.double(), test.y, f + c, gradient, strict=True):
+        if value * y > 0:
+            etas = torch.linspace(0, 3, 20_001, dtype=torch.float64) * abs(float(value)) / float(g @ g)
+            line = x @ net.W.double().mT + net.b.double(), g @ net.W.double().mT
+            along = sum(
+                float(a) * (z - torch.sign(value) * etas * w).relu()
+                for a, z, w in zip(net.a, *line, strict=True)
+            ) / math.sqrt(200) + c  # fmt: skip
+            crossed = (along * value <= 0).nonzero()
+            if len(crossed):
+                relative.append(float(etas[crossed[0, 0]] * g.norm() / x.norm()))
+    assert row["epochs"] == epochs and row["deviation_C0"] > 10
+    assert math.isclose(row["relative_perturbation"], np.mean(relative), rel_tol=1e-3)
+
+
+def test_a_bracket_of_a_training_with_a_box_is_refused():
+    (cell,) = sides(("published",), (5,), {100: 1}, lambda *_: (0.2,), "digits")(None)
+    with pytest.raises(ValueError, match="'published' has one: choose a variant without"):
+        measure_bracket([cell], CPU)
+
+
+def test_the_mirrored_budgets_are_those_of_figure_4_left():
+    grid = {cell.eps for cell in cells_of(FIGURES["fig4_mirrored"])}
+    assert set(NEAR_HALF("mirrored", 5)) < grid

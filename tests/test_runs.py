@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 
+import numpy as np
 import pytest
 import torch
 
@@ -66,6 +67,35 @@ def test_two_processes_share_one_folder(tmp_path):
     computed = [int(out.split("computed ")[1].split(" of")[0]) for out, _ in outs]
     assert sum(computed) == len(DIGITS)  # each cell once
     assert set(runs.finished_rows(FIG2, tmp_path / "runs", tmp_path / "results")) == {cell.key for cell in DIGITS}
+
+
+def test_a_finished_cell_of_its_kin_is_a_figures_own(tmp_path, monkeypatch):
+    """It is neither computed again nor missing in the result, and the manifest says what code it bears."""
+    monkeypatch.setitem(FIGURES, "fig2", dataclasses.replace(FIG2, measure=instant, modules=()))
+    presets = {"digits": lambda seeds: DIGITS}
+    later = dataclasses.replace(FIG2, name="later", presets=presets, kin=("fig2",), measure=lambda *_: 1 / 0)
+    runner.run(FIGURES["fig2"], DIGITS[:3], "cpu", tmp_path / "runs", tmp_path / "results")
+    done = runner.run(later, DIGITS[:4], "cpu", tmp_path / "runs", tmp_path / "results")
+    assert done == (0, (DIGITS[3].key,))
+    for folder in ("runs", "nothing here"):  # as finished cells, then as a collected result alone
+        path = runs.collect(later, "digits", None, tmp_path / folder, tmp_path / "results")
+        manifest = json.loads(path.with_suffix(".json").read_text())
+        assert manifest["cells"] == 3 and DIGITS[3].key in manifest["missing"]
+        assert manifest["modules_sha256"] == {runs.code_digest(FIGURES["fig2"]): runs.code_hashes(FIGURES["fig2"])}
+        path.unlink(), path.with_suffix(".json").unlink()
+        runs.collect(FIGURES["fig2"], "digits", None, tmp_path / "runs", tmp_path / "results")
+
+
+@pytest.mark.parametrize("name", [name for name in FIGURES if FIGURES[name].kin])
+def test_kin_have_one_measurement_and_the_same_numbers(name):
+    figure, table = FIGURES[name], runs.load_results(name).set_index("key")
+    for other in figure.kin:
+        assert FIGURES[other].measure is figure.measure
+        theirs = runs.load_results(other).set_index("key")
+        shared = sorted(set(table.index) & set(theirs.index))
+        numbers = table.select_dtypes("number").columns.drop(["seconds"])
+        assert len(shared) >= 27
+        assert np.allclose(table.loc[shared, numbers], theirs.loc[shared, numbers], rtol=1e-4)
 
 
 @pytest.mark.parametrize("damage", ["", "{", '{"key": "another", "code": "x"}', "[]"])
