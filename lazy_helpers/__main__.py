@@ -88,8 +88,8 @@ def main(arguments: list[str] | None = None) -> int:
         return 2
     except PermissionError as error:  # what may not be written is a ValueError already
         print(
-            f"lazy_helpers: {error.filename} cannot be read ({error.strerror}): make it readable, or choose another folder "
-            "with --runs or --results.",
+            f"lazy_helpers: {error.filename} cannot be read ({error.strerror}): make it readable, or name another folder "
+            "with --runs, --results or, for the images, $LAZY_HELPERS_DATA.",
             file=sys.stderr,
         )
         return 2

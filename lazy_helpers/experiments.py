@@ -253,7 +253,7 @@ FIGURES = {
             "fig4_right",
             "Figure 4, right: robust accuracy at d = 784 and eps = 0.2 over the width and the ball's radius",
             {
-                "quick": radii((10.0, 25.0), {1_000: 1}),
+                "quick": radii((5.0, 13.0), {1_000: 1}),
                 "paper": radii(ACROSS, {1_000: 3, 2_000: 3, 5_000: 3, 10_000: 3}),
                 "whole": radii(ACROSS, {1_000: 3, 2_000: 3, 5_000: 3, 10_000: 3, 20_000: 3}),
                 "digits": radii((2.0, 10.0), {100: 1, 200: 1}, 64, 0.2, "digits"),
@@ -267,7 +267,7 @@ FIGURES = {
             "algorithm",
             "Algorithm 1 with one choice switched at a time",
             {
-                "quick": sides(("theory", "box"), (10,), {1_000: 1}, lambda *_: (0.3,)),
+                "quick": sides(("theory", "box"), (10,), {1_000: 1}, lambda *_: (0.25,)),
                 "paper": lambda seeds: sorted(
                     {
                         *sides(ALTERED, (10,), {1_000: 3}, BOTH)(seeds),
