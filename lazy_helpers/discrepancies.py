@@ -6,7 +6,7 @@ from pathlib import Path
 
 from .entries import Discrepancy, hashes, seeds_of
 from .runs import RESULTS, load_results
-from .verdicts import Estimate, estimate, percent, select
+from .verdicts import Estimate, estimate, select
 
 NOT_YET = "(not run yet)"
 

@@ -168,15 +168,15 @@ def train_beside(net: TwoLayerNet, X: torch.Tensor, y: torch.Tensor, c: float, C
     X, weights = torch.cat([X, ones], dim=1), net.weights.clone().requires_grad_()
     optimizer = torch.optim.SGD([weights], lr=LR)
     order = torch.randperm(len(X), generator=torch.Generator().manual_seed(SHUFFLES + seed))
-    for epoch in range(1, max_epochs + 1):
+    epochs, outside = 0, False
+    while not outside and epochs < max_epochs:
         for batch in order.split(BATCH):
             f = (X[batch] @ weights.mT).relu() @ net.a / math.sqrt(net.m) + c
             optimizer.zero_grad()
             torch.nn.functional.softplus(-y[batch] * f).mean().backward()
             optimizer.step()
-        if ball.distance(weights.detach()) > ball.radius:
-            break
-    return net.with_weights(weights.detach()), epoch
+        epochs, outside = epochs + 1, bool(ball.distance(weights.detach()) > ball.radius)
+    return net.with_weights(weights.detach()), epochs
 
 
 def measure_output_bias(cells: list[Cell], device: torch.device) -> list[dict[str, float]]:

@@ -94,7 +94,7 @@ class Workers(ProcessPoolExecutor):
     def __init__(self, count: int):
         context = multiprocessing.get_context("spawn")
         ear, self._mouth = context.Pipe(duplex=False)
-        super().__init__(count, context, _attend, (ear, max(1, torch.get_num_threads() // count)))
+        super().__init__(count, context, attend, (ear, max(1, torch.get_num_threads() // count)))
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         if not wait:
@@ -102,7 +102,7 @@ class Workers(ProcessPoolExecutor):
         super().shutdown(wait, cancel_futures=cancel_futures)
 
 
-def _attend(ear, threads: int) -> None:
+def attend(ear, threads: int) -> None:
     """Sets a worker up: its torch threads, and a watch on the pipe that closes when it is to stop."""
 
     def watch() -> None:

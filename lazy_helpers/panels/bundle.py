@@ -71,5 +71,6 @@ def widget_module():
     return _panels() + "export default { render: (context) => lazyPanels().render(source, context) };\n"
 
 
-def style():
+def style() -> str:
+    """The panels' style sheet."""
     return (FOLDER / "panel.css").read_text(encoding="utf-8")

@@ -113,14 +113,17 @@ class TrainingPanel(widgets.VBox):
 
     @property
     def curves(self) -> dict[int, list[tuple[float, ...]]]:
+        """What is drawn, by seed: an entry for each epoch that was shown."""
         return self._state.curves
 
     @property
     def rows(self) -> dict[int, dict]:
+        """The cell that an experiment would store, by seed, of the runs that have ended."""
         return self._state.rows
 
     @property
     def nets(self) -> dict[int, TwoLayerNet]:
+        """The trained networks by seed."""
         return {seed: TwoLayerNet(*map(torch.from_numpy, parts)) for seed, parts in self._state.weights.items()}
 
     def start(self) -> None:

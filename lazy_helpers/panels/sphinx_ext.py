@@ -16,7 +16,8 @@ def inline(app, pagename, templatename, context, doctree):
         )
 
 
-def setup(app):
+def setup(app) -> dict:
+    """Sphinx calls this: every page gets the panels' script and style once."""
     source = bundle.page_script() + bundle.style()
     # A value that Sphinx compares with that of the last build: pages are written anew when the panels change.
     app.add_config_value("lazy_panels_digest", hashlib.sha256(source.encode()).hexdigest(), "html", types=(str,))

@@ -5,9 +5,9 @@ from __future__ import annotations
 import dataclasses
 import math
 import re
-from itertools import pairwise
 
 from ..experiments import FIGURES
+from ..fit import crossing
 from ..runs import RESULTS, load_manifest, load_results
 
 AXES = ("variant", "m", "C0", "d", "eps")  # each offers the values that the grid has beside those before it
@@ -151,20 +151,15 @@ def _published(reading: Reading, cells: list[tuple], values: dict) -> dict | Non
                 found["value"].append(_short(known[(quantity.column, *where)]))
     errors = [manifest["reading_error"][quantity.column] for quantity in reading.quantities]
     floor = manifest.get("floor", {}).get("robust_accuracy")
-    crossing = _crossings(table) if reading.map else None
-    return {**found, "errors": errors, "floor": floor, "crossing": crossing, "from": manifest["title"].split("off ")[1]}
+    halves = _crossings(table) if reading.map else None
+    return {**found, "errors": errors, "floor": floor, "crossing": halves, "from": manifest["title"].split("off ")[1]}
 
 
 def _crossings(table) -> list[list[float]]:
-    """[d, eps] at which the published robust accuracy falls through one half, on the straight line between two cells."""
-    points = []
-    for d, column in table.sort_values("eps").groupby("d"):
-        for one, other in pairwise(column.itertuples()):
-            if one.robust_accuracy >= 0.5 > other.robust_accuracy:
-                share = (one.robust_accuracy - 0.5) / (one.robust_accuracy - other.robust_accuracy)
-                points.append([int(d), _short(one.eps + share * (other.eps - one.eps))])
-                break
-    return points
+    """[d, eps] at which the published robust accuracy meets one half, on the straight line between two cells."""
+    columns = table.sort_values("eps").groupby("d")
+    halves = {d: crossing(column.eps, column.robust_accuracy, 0.5) for d, column in columns if len(column) > 1}
+    return [[int(d), _short(half)] for d, half in halves.items() if math.isfinite(half)]
 
 
 def choices(packed: dict) -> dict[str, list[str]]:

@@ -26,7 +26,7 @@ from ..lazy import LazyBall
 from ..measurements import initial
 from ..runs import code_digest, module_hashes
 from ..train import logistic_loss
-from ..workers import _attend, work
+from ..workers import attend, work
 
 # Of the accuracies in the curves: an epoch is not to cost much more for being watched.
 TEST_POINTS, ATTACK_STEPS = 200, 20
@@ -57,7 +57,7 @@ class State:
 
 def train(mouth, cells: list[Cell], R: float, threads: int) -> None:
     """The process: sends a :class:`State` now and then, and a last one; ends with the pipe."""
-    _attend(mouth, threads)
+    attend(mouth, threads)
     state = State()
 
     def send(**changes) -> None:
