@@ -107,7 +107,8 @@ def spread(
     """Measured curves, a panel for each y label: the mean over seeds (axis 0) in a band of one standard deviation.
 
     ``panels`` is ``{y label: {name: (seeds, x)}}``, ``predicted`` is ``{y label: {name: (x,)}}``, drawn dashed. ``same`` panels
-    have the same lines: one range of y, one legend. A mean that lacks a seed (NaN) is not drawn.
+    have the same lines: one range of y, one legend. An x at which a
+    seed is missing (NaN) has no mark.
     """
     columns = 2 if len(panels) % 2 == 0 else len(panels)
     rows, width = len(panels) // columns, {1: 5.6, 2: 8.0, 3: 9.6}[columns]
@@ -115,9 +116,10 @@ def spread(
     for ax, (ylabel, lines) in zip(axes.flat, panels.items(), strict=True):
         for k, (name, values) in enumerate(lines.items()):
             colour, marker, values = COLOURS[k], "os^Dv"[k], np.asarray(values, dtype=float)
-            mean, deviation = values.mean(0), values.std(0, ddof=1)
-            ax.plot(x, mean, marker + "-", color=colour, label=name)
-            ax.fill_between(x, mean - deviation, mean + deviation, color=colour, alpha=0.22, linewidth=0)
+            run = np.isfinite(values).all(0)
+            mean, deviation = values[:, run].mean(0), values[:, run].std(0, ddof=1)
+            ax.plot(np.asarray(x)[run], mean, marker + "-", color=colour, label=name)
+            ax.fill_between(np.asarray(x)[run], mean - deviation, mean + deviation, color=colour, alpha=0.22, linewidth=0)
         for k, (name, values) in enumerate((predicted or {}).get(ylabel, {}).items()):
             ax.plot(x, values, color=INK, linewidth=1.2, dashes=((5, 2), (1.5, 1.5), (6, 2, 1, 2))[k], label=name)
         _finish(ax, xlabel, ylabel, "", xlog, ylog, legend=not same)

@@ -431,7 +431,7 @@ def test_pause_stops_within_a_moment_and_a_changed_slider_starts_over(opened):
     assert shown(page, "playground") == paused
     gaps = page.evaluate("() => beats.slice(1).map((beat, k) => beat - beats[k]).sort((a, b) => b - a)")
     # The page went on while its Worker trained. The longest gap of 16 runs with both cores busy was 75 ms, most were 15 to 40.
-    assert len(gaps) > 200 and np.mean(gaps) < 15 and gaps[0] < 400
+    assert len(gaps) > 200 and np.mean(gaps) < 15 and np.quantile(gaps, 0.99) < 100 and gaps[0] < 400
 
     press(page, "Train")
     page.get_by_label("width").press("Home")  # a new network, which goes on training
