@@ -135,9 +135,9 @@ def test_panels_with_the_same_lines_share_a_range_and_a_legend_and_draw_no_mean_
     assert [ax.get_legend() for ax in figure.axes] == [None] * 6
     assert [ax.get_ylabel() for ax in figure.axes] == list(panels)
     for k, ax in enumerate(figure.axes):
-        whole, lacks = (line.get_ydata() for line in ax.lines)
-        np.testing.assert_allclose(whole, (k + 1) * np.array([2.0, 3.0, 5.0]))
-        np.testing.assert_array_equal(lacks, [20.0, 30.0, np.nan])
+        whole, lacks = (line.get_xydata().T for line in ax.lines)
+        np.testing.assert_allclose(whole, [X, (k + 1) * np.array([2.0, 3.0, 5.0])])
+        np.testing.assert_array_equal(lacks, [X[:2], [20.0, 30.0]])
     alone, _ = plots.spread.__wrapped__(X, panels, "d", "six")
     assert len({ax.get_ylim() for ax in alone.axes}) > 1 and not alone.legends
     assert all(ax.get_legend() for ax in alone.axes)

@@ -171,15 +171,15 @@ def test_unknown_missing_and_altered_results_are_refused(folder, tmp_path):
 
 def test_an_axis_takes_what_the_grid_has_beside_the_others(folder):
     panel = ReaderPanel("minimal", folder, variant="mirrored", d=100)
-    assert (panel.m, panel.d) == (1000, 100) and panel.C0 in (1, 3)
-    with pytest.raises(traitlets.TraitError, match="C0 must be one of 1, 3 in this part of the grid, got 10"):
-        panel.C0 = 10
+    assert (panel.m, panel.d) == (1000, 100) and panel.C0 in (1, 3, 10)
+    with pytest.raises(traitlets.TraitError, match="C0 must be one of 1, 3, 10 in this part of the grid, got 20"):
+        panel.C0 = 20
     with pytest.raises(traitlets.TraitError, match="m must be one of 1000 in this part of the grid, got 300"):
         ReaderPanel("minimal", folder, variant="mirrored", m=300)
     panel.variant = "theory"
-    panel.C0 = 10
+    panel.C0 = 40
     panel.variant = "mirrored"
-    assert panel.C0 == 3  # the nearest there
+    assert panel.C0 == 10  # the nearest there
     map_ = ReaderPanel("fig4_left", folder, variant="theory", d=784)
     assert map_.eps in stored.offered(map_.input, map_.state, "eps")
     map_.set_state({"d": 100, "eps": 0.255})  # as a slider in JupyterLab does
