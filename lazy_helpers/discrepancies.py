@@ -122,11 +122,14 @@ def ratio(variant: str, d: int, results: Path = RESULTS, name: str = "difference
     return estimate((one / base).dropna())
 
 
-def change(variant: str, results: Path = RESULTS, column: str = "robust_accuracy") -> str:
-    """What one switched choice adds to the robust accuracy that Algorithm 1 as in the text reaches, over the same cells."""
+def change(variant: str, results: Path = RESULTS, column: str = "robust_accuracy", base: str = "theory") -> str:
+    """What one switched choice adds to the robust accuracy of the ``base``, over the same cells.
+
+    The base is Algorithm 1 as in the text, or the published scripts', whose accuracy is that before the projection.
+    """
     table, keys = load_results("algorithm", results), ["seed", "d", "m", "eps"]
-    one, base = (table[table.variant == name].set_index(keys) for name in (variant, "theory"))
-    added = (one[column] - base.robust_accuracy).dropna()
+    one, other = (table[table.variant == name].set_index(keys) for name in (variant, base))
+    added = (one[column] - other["robust_accuracy" if base == "theory" else "robust_accuracy_before"]).dropna()
     if added.empty:
         return f"robust accuracy {NOT_YET}"
     added = added.unstack("seed").dropna(axis=1)  # the seeds that have every cell

@@ -119,7 +119,9 @@ def spread(
             run = np.isfinite(values).all(0)
             mean, deviation = values[:, run].mean(0), values[:, run].std(0, ddof=1)
             ax.plot(np.asarray(x)[run], mean, marker + "-", color=colour, label=name)
-            ax.fill_between(np.asarray(x)[run], mean - deviation, mean + deviation, color=colour, alpha=0.22, linewidth=0)
+            ax.fill_between(
+                np.asarray(x)[run], mean - deviation, mean + deviation, color=colour, alpha=0.22, linewidth=0
+            )
         for k, (name, values) in enumerate((predicted or {}).get(ylabel, {}).items()):
             ax.plot(x, values, color=INK, linewidth=1.2, dashes=((5, 2), (1.5, 1.5), (6, 2, 1, 2))[k], label=name)
         _finish(ax, xlabel, ylabel, "", xlog, ylog, legend=not same)

@@ -375,6 +375,19 @@ def test_each_discrepancy_has_its_measured_effect(invented):
     assert "8.4 times at d = 784" in found[3].effect  # 0.3 sqrt(784)
 
 
+def test_the_published_rate_is_set_against_the_published_variant(rows, invented):
+    """Before the projection, where the scripts measure."""
+    base, added = {}, collections.defaultdict(list)
+    for cell in raw(invented, "algorithm", variant="published"):
+        base[cell["seed"], cell["d"], cell["eps"]] = cell["robust_accuracy_before"]
+    for cell in raw(invented, "algorithm", variant="published slow"):
+        gain = cell["robust_accuracy_before"] - base[cell["seed"], cell["d"], cell["eps"]]
+        added[cell["seed"]].append(gain)
+    told = find(rows, "Figure 4, left").reason.split("all images: robust accuracy")[1]
+    assert np.allclose(numbers(told)[:3], interval([np.mean(some) for some in added.values()]), atol=0.00051)
+    assert "at d = 25, 100, 196: smaller steps" in told
+
+
 def test_figures_3_and_6_say_how_the_widths_compare(rows, invented):
     for figure, name in (("Figure 3", "fig3"), ("Figure 6", "fig6")):
         mean = {m: collections.defaultdict(list) for m in (1_000, 10_000)}
