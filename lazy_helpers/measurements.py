@@ -10,7 +10,7 @@ import torch
 from scipy import stats
 
 from .adversarial import train_adversarial
-from .attack import pgd, smallest_flip
+from .attack import Flip, pgd, smallest_flip
 from .cells import (  # fmt: skip
     BATCH,
     BENCHMARK,
@@ -25,14 +25,14 @@ from .cells import (  # fmt: skip
     Setup,
     Training,
 )
-from .data import load_binary, unit_sphere
+from .data import BinaryData, load_binary, unit_sphere
 from .lazy import LazyBall
 from .lemmas import smallest_gradient, value_range
 from .network import TwoLayerNet
 from .robustness import bracket, lipschitz_radius
 from .strongest import strongest_attack
 from .theorem import certified_steps, flip_bound, published_bound, same_law, worst_network
-from .train import SHUFFLES, train_sgd
+from .train import train_sgd
 from .trials import challenge
 
 DRAWN = 2_000_003  # offset of the seeds that draw images
@@ -116,94 +116,45 @@ def measure_flips(cells: list[Cell], device: torch.device, on_epoch=None) -> lis
     return rows
 
 
-def measure_reshuffled(cells: list[Cell], device: torch.device) -> list[dict[str, float]]:
-    """Figure 2 but for the order of the data: a new shuffle in every epoch, and still the first network that an epoch's end sees outside the ball.
+def prepared(cell: Cell, setup: Setup, device: torch.device) -> tuple[TwoLayerNet, BinaryData, BinaryData]:
+    """The cell's network as drawn, its training and its test points, on the device."""
+    train, test = (
+        load_binary(cell.data, math.isqrt(cell.d), setup.normalize, setup.antialias, split)
+        for split in ("train", "test")
+    )
+    return initial(cell, setup, device), *(BinaryData(part.X.to(device), part.y.to(device)) for part in (train, test))
 
-    Means are over the correctly classified test points whose sign one step can flip, as in :func:`measure_flips`.
-    """
+
+def mean_flip(flip: Flip, test: BinaryData) -> dict[str, float]:
+    """The mean over the correctly classified test points whose sign one step can flip, as in :func:`measure_flips`."""
+    right = flip.value * test.y > 0
+    relative = flip.norm.double() / test.X.double().norm(dim=1)
+    return {
+        "relative_perturbation": float(relative[right & flip.found].mean()),
+        "test_accuracy": float(right.double().mean()),
+    }
+
+
+def measure_reshuffled(cells: list[Cell], device: torch.device) -> list[dict[str, float]]:
+    """Figure 2 but for the order of the data: a new shuffle in every epoch, and still the first network that an epoch's end sees outside the ball."""
     rows = []
     for cell in cells:
-        setup, side = VARIANTS[cell.variant], math.isqrt(cell.d)
-        train, test = (
-            load_binary(cell.data, side, setup.normalize, setup.antialias, split) for split in ("train", "test")
-        )
-        start = initial(cell, setup, device)
+        start, train, test = prepared(cell, VARIANTS[cell.variant], device)
         ball, far = LazyBall(start.weights, cell.C0), 100 * cell.C0  # so far away that the training itself ends nothing
 
         def outside(ends, ball=ball, far=far) -> bool:
             return bool(ball.distance(ends[far].net.weights) > ball.radius)
 
         end = train_sgd(
-            start, train.X.to(device), train.y.to(device), far, lr=LR, batch_size=BATCH, max_epochs=EPOCHS,
-            seed=cell.seed, exit="step", progress=parent_process() is None, on_epoch=outside,
+            start, train.X, train.y, far, lr=LR, batch_size=BATCH, max_epochs=EPOCHS, seed=cell.seed, exit="step",
+            progress=parent_process() is None, on_epoch=outside,
         )[far]  # fmt: skip
-        flip = smallest_flip(end.net, test.X.to(device))
-        right = flip.value * test.y.to(device) > 0
-        relative = flip.norm.double().cpu() / test.X.double().norm(dim=1)
         rows.append(
-            {
-                "relative_perturbation": float(relative[(right & flip.found).cpu()].mean()),
-                "test_accuracy": float(right.double().mean()),
+            mean_flip(smallest_flip(end.net, test.X), test)
+            | {
                 "epochs": float(end.epochs),
                 "left": outside({far: end}),
                 "deviation_C0": float(ball.distance(end.net.weights)) * math.sqrt(cell.m),
-            }
-        )
-    return rows
-
-
-def with_output_bias(net: TwoLayerNet, c: float) -> TwoLayerNet:
-    """The network f + c: ``net``, which has hidden biases, and a neuron that is 1 at every input."""
-    one, whole = net.a.new_ones(1), math.sqrt((net.m + 1) / net.m)  # that of the factors 1 / sqrt(m)
-    a = torch.cat([net.a * whole, one * c * math.sqrt(net.m + 1)])
-    return TwoLayerNet(torch.cat([net.W, torch.zeros_like(net.W[:1])]), a, torch.cat([net.b, one]))
-
-
-def train_beside(net: TwoLayerNet, X: torch.Tensor, y: torch.Tensor, c: float, C0: float, seed: int, max_epochs: int):
-    """SGD on f + c by autograd, c held fixed, as published: one shuffle, and the first network that an epoch's end sees outside.
-
-    Returns the network without c, and the epochs.
-    """
-    ball, ones = LazyBall(net.weights, C0), torch.ones_like(X[:, :1])
-    X, weights = torch.cat([X, ones], dim=1), net.weights.clone().requires_grad_()
-    optimizer = torch.optim.SGD([weights], lr=LR)
-    order = torch.randperm(len(X), generator=torch.Generator().manual_seed(SHUFFLES + seed))
-    epochs, outside = 0, False
-    while not outside and epochs < max_epochs:
-        for batch in order.split(BATCH):
-            f = (X[batch] @ weights.mT).relu() @ net.a / math.sqrt(net.m) + c
-            optimizer.zero_grad()
-            torch.nn.functional.softplus(-y[batch] * f).mean().backward()
-            optimizer.step()
-        epochs, outside = epochs + 1, bool(ball.distance(weights.detach()) > ball.radius)
-    return net.with_weights(weights.detach()), epochs
-
-
-def measure_output_bias(cells: list[Cell], device: torch.device) -> list[dict[str, float]]:
-    r"""Figure 2 as published, with the scripts' output bias of :math:`\pm 1/\sqrt m`, held fixed; its sign comes with the seed.
-
-    Means are over the correctly classified test points whose sign one step can flip, as in :func:`measure_flips`.
-    """
-    rows = []
-    for cell in cells:
-        setup, side = VARIANTS[cell.variant], math.isqrt(cell.d)
-        train, test = (
-            load_binary(cell.data, side, setup.normalize, setup.antialias, split) for split in ("train", "test")
-        )
-        start = initial(cell, setup, device)
-        sign = 2 * int(torch.randint(2, (), generator=torch.Generator().manual_seed(DRAWN + cell.seed))) - 1
-        c = sign / math.sqrt(cell.m)
-        net, epochs = train_beside(start, train.X.to(device), train.y.to(device), c, cell.C0, cell.seed, EPOCHS)
-        flip = smallest_flip(with_output_bias(net, c), test.X.to(device))
-        right = flip.value * test.y.to(device) > 0
-        relative = flip.norm.double().cpu() / test.X.double().norm(dim=1)
-        rows.append(
-            {
-                "relative_perturbation": float(relative[(right & flip.found).cpu()].mean()),
-                "test_accuracy": float(right.double().mean()),
-                "sign": sign,
-                "epochs": epochs,
-                "deviation_C0": float(LazyBall(start.weights, cell.C0).distance(net.weights)) * math.sqrt(cell.m),
             }
         )
     return rows

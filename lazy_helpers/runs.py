@@ -61,10 +61,10 @@ def collect(
         )
     path = results / f"{stored_name(figure, preset)}.csv"
     known = {code_digest(figure): code_hashes(figure)}  # and what runs and an earlier manifest say of other code
-    for name in (*figure.kin, figure.name):
-        files = (runs / name / "code").glob("[!.]*.json")
+    for each in (*map(figure_named, figure.kin), figure):
+        files = (runs / each.name / "code").glob("[!.]*.json")
         known |= {file.stem: hashes for file in files if (hashes := _object(file))}
-        earlier = _manifest(path.with_name(name + path.name.removeprefix(figure.name))).get("modules_sha256", {})
+        earlier = _manifest(results / f"{stored_name(each, preset)}.csv").get("modules_sha256", {})
         known |= {code: hashes for code, hashes in earlier.items() if hashes}
     manifest = {
         "figure": figure.name,
