@@ -44,7 +44,7 @@ def row(item, where, theirs, ours, verdict, reason, results, **only) -> Row:
     first, used = load_manifest(where[0], results), having(where[0], results, **only)
     if first["missing"]:
         verdict += f"; partly run: {first['cells']} of {first['cells'] + len(first['missing'])} cells"
-    device = ", ".join(sorted(set(used.device))) or "none"
+    device = ", ".join(sorted(set(used.device))).replace("(1 threads)", "(1 thread)") or "none"
     run = seeds_of(where[0], results, **only), device, float(used.seconds.sum()) / 3600
     return Row(item, where, theirs, ours, *run, hashes(where, results), verdict, reason)
 
