@@ -47,6 +47,15 @@ def test_files_named_in_the_readme_exist():
     assert linked and not [name for name in linked if not (ROOT / name).exists()]
 
 
+def test_every_module_stands_in_the_readmes_table_and_no_other():
+    table = re.findall(r"^\| (`[^|]+) \|", (ROOT / "README.md").read_text(), flags=re.M)
+    named = [name.removeprefix("lazy_helpers/") for row in table for name in re.findall(r"`([^`]+\.py)`", row)]
+    modules = {path.name for path in (ROOT / "lazy_helpers").glob("*.py")} - {"__init__.py"}
+    of_others = {path.name for path in (ROOT / "benchmarks").glob("*.py")}
+    assert not [name for name in modules if not any(Path(name).match(pattern) for pattern in named)]
+    assert not [pattern for pattern in set(named) - of_others if not any(Path(name).match(pattern) for name in modules)]
+
+
 def test_the_readmes_example_runs():
     (example,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), flags=re.S)
     run = subprocess.run([sys.executable, "-c", example], cwd=ROOT, capture_output=True, text=True)
