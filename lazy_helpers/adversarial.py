@@ -97,7 +97,7 @@ def train_adversarial(
     At an epoch's start all points are attacked by projected gradient ascent of ``attack_steps`` from 0 (``warm_start``: from
     the last epoch's perturbations), within ``box`` if one is given. ``project="step"``: after every SGD step, with a fresh
     shuffle each epoch. ``project="epoch"``: once an epoch, one shuffle for all of them, and the history is measured before
-    the projection, as published. ``stop="stable"``: over the last 10 epochs, and the last quarter of all, the least-squares
+    the projection, as published. ``stop="stable"``: over the last 10 epochs or the last quarter of all, whichever is more, the least-squares
     line through the training robust accuracy changes by at most 0.005 and that through the loss by half a percent (accuracy alone rests at 0
     while the loss still falls); ``"published"``: accuracy has not risen by more than 1e-4 from the epoch before in 21 epochs after one another.
     Member k's minibatches are those of ``seed + k``. ``on_epoch`` is called after each epoch with what would be returned

@@ -168,7 +168,7 @@ FIGURES = {
             "Figure 2 as published, with the scripts' output bias",
             beside_figure2("published"),
             measure_output_bias,
-            (*CORE, "output_bias"),
+            CORE,
             shared=(),
         ),
         Figure(

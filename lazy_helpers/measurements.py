@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from scipy import stats
 
-from .adversarial import train_adversarial
+from .adversarial import Adversarial, train_adversarial
 from .attack import Flip, pgd, smallest_flip
 from .cells import (  # fmt: skip
     BATCH,
@@ -32,7 +32,7 @@ from .network import TwoLayerNet
 from .robustness import bracket, lipschitz_radius
 from .strongest import strongest_attack
 from .theorem import certified_steps, flip_bound, published_bound, same_law, worst_network
-from .train import train_sgd
+from .train import Exit, train_sgd
 from .trials import challenge
 
 DRAWN = 2_000_003  # offset of the seeds that draw images
@@ -55,6 +55,44 @@ def drawn(count: int, images: int | None, seed: int) -> torch.Tensor:
     return order if images is None else order[:images]
 
 
+def prepared(cell: Cell, setup: Setup, device: torch.device) -> tuple[TwoLayerNet, BinaryData, BinaryData]:
+    """The cell's network as drawn, its training and its test points, on the device."""
+    train, test = (
+        load_binary(cell.data, math.isqrt(cell.d), setup.normalize, setup.antialias, split)
+        for split in ("train", "test")
+    )
+    return initial(cell, setup, device), *(BinaryData(part.X.to(device), part.y.to(device)) for part in (train, test))
+
+
+def trained(
+    cells: list[Cell], device: torch.device, on_epoch=None
+) -> tuple[TwoLayerNet, dict[float, Exit], BinaryData]:
+    """The network as drawn, where SGD ends for each cell's C0, and the test points; the cells differ in C0 alone."""
+    cell, radii = cells[0], tuple(cell.C0 for cell in cells)
+    setup = VARIANTS[cell.variant]
+    start, train, test = prepared(cell, setup, device)
+    exits = train_sgd(
+        start, train.X, train.y, radii, lr=LR, batch_size=BATCH, max_epochs=EPOCHS, seed=cell.seed, exit=setup.exit,
+        progress=parent_process() is None,  # workers draw no bars
+        on_epoch=on_epoch,
+    )  # fmt: skip
+    return start, exits, test
+
+
+def trained_robustly(cell: RobustCell, device: torch.device, on_epoch=None) -> tuple[Adversarial, BinaryData, int]:
+    """What Algorithm 1 returns for the cell, the test points, and the number of images it was trained on."""
+    how, side = TRAININGS[cell.variant], math.isqrt(cell.d)
+    train, test = (load_binary(cell.data, side, normalize=True, split=split) for split in ("train", "test"))
+    some = drawn(len(train.y), how.images, cell.seed)
+    out = train_adversarial(
+        initial(cell, how, device), train.X[some].to(device), train.y[some].to(device), cell.eps, cell.C0,
+        lr=how.lr, attack_steps=how.attack_steps, max_epochs=EPOCHS, seed=cell.seed, project=how.project,
+        stop=how.stop, box=how.box, warm_start=how.warm_start, progress=parent_process() is None,
+        on_epoch=on_epoch,
+    )  # fmt: skip
+    return out, BinaryData(test.X.to(device), test.y.to(device)), len(some)
+
+
 def measure_flips(cells: list[Cell], device: torch.device, on_epoch=None) -> list[dict[str, float]]:
     r"""Train until the weights leave the ball, then flip every test point by one exact step (Figure 2).
 
@@ -63,25 +101,14 @@ def measure_flips(cells: list[Cell], device: torch.device, on_epoch=None) -> lis
     repeat the published averages: norms rounded up to the line search's grid and capped at its end, misclassified points
     averaged in as 0. ``on_epoch`` goes to the training.
     """
-    cell, radii = cells[0], tuple(cell.C0 for cell in cells)
-    setup = VARIANTS[cell.variant]
-    train, test = (
-        load_binary(cell.data, math.isqrt(cell.d), setup.normalize, setup.antialias, split)
-        for split in ("train", "test")
-    )
-    start = initial(cell, setup, device)
-    exits = train_sgd(
-        start, train.X.to(device), train.y.to(device), radii, lr=LR, batch_size=BATCH, max_epochs=EPOCHS,
-        seed=cell.seed, exit=setup.exit, progress=parent_process() is None,  # workers draw no bars
-        on_epoch=on_epoch,
-    )  # fmt: skip
-    length = test.X.double().norm(dim=1)
+    start, exits, test = trained(cells, device, on_epoch)
+    length, y = test.X.double().norm(dim=1).cpu(), test.y.double().cpu()
     rows = []
     for cell in cells:
         exit = exits[cell.C0]
-        flip = smallest_flip(exit.net, test.X.to(device))
+        flip = smallest_flip(exit.net, test.X)
         eta, norm, f, grad_norm = (part.double().cpu() for part in (flip.eta, flip.norm, flip.value, flip.grad_norm))
-        right = f * test.y.double() > 0
+        right = f * y > 0
         used = right & flip.found.cpu()
         searched = (torch.ceil(norm / SEARCH_STEP) * SEARCH_STEP).nan_to_num(SEARCH_END).clamp(max=SEARCH_END)
         published = torch.where(right, searched, 0.0) / length
@@ -114,15 +141,6 @@ def measure_flips(cells: list[Cell], device: torch.device, on_epoch=None) -> lis
             }
         )
     return rows
-
-
-def prepared(cell: Cell, setup: Setup, device: torch.device) -> tuple[TwoLayerNet, BinaryData, BinaryData]:
-    """The cell's network as drawn, its training and its test points, on the device."""
-    train, test = (
-        load_binary(cell.data, math.isqrt(cell.d), setup.normalize, setup.antialias, split)
-        for split in ("train", "test")
-    )
-    return initial(cell, setup, device), *(BinaryData(part.X.to(device), part.y.to(device)) for part in (train, test))
 
 
 def mean_flip(flip: Flip, test: BinaryData) -> dict[str, float]:
@@ -222,16 +240,10 @@ def measure_histograms(cells: list[Cell], device: torch.device) -> list[dict[str
     """
     rows = []
     for cell in cells:
-        setup, side = VARIANTS[cell.variant], math.isqrt(cell.d)
-        train, test = (
-            load_binary(cell.data, side, setup.normalize, setup.antialias, split) for split in ("train", "test")
-        )
-        exit = train_sgd(
-            initial(cell, setup, device), train.X.to(device), train.y.to(device), cell.C0, lr=LR, batch_size=BATCH,
-            max_epochs=EPOCHS, seed=cell.seed, exit=setup.exit, progress=parent_process() is None,
-        )[cell.C0]  # fmt: skip
-        flip = smallest_flip(exit.net, test.X.to(device))
-        used = (flip.value * test.y.to(device) > 0) & flip.found
+        _, exits, test = trained([cell], device)
+        exit = exits[cell.C0]
+        flip = smallest_flip(exit.net, test.X)
+        used = (flip.value * test.y > 0) & flip.found
         row = {"points": int(used.sum()), "epochs": float(exit.epochs), "left": bool(exit.left)}
         for name, values in (("norm", flip.norm), ("grad_norm", flip.grad_norm), ("eta", flip.eta)):
             values = values[used].double().cpu().numpy()
@@ -258,16 +270,9 @@ def measure_robust(cells: list[RobustCell], device: torch.device, on_epoch=None)
     """
     rows = []
     for cell in cells:
-        how, side = TRAININGS[cell.variant], math.isqrt(cell.d)
-        train, test = (load_binary(cell.data, side, normalize=True, split=split) for split in ("train", "test"))
-        some = drawn(len(train.y), how.images, cell.seed)
-        X, y = test.X.to(device), test.y.to(device)
-        out = train_adversarial(
-            initial(cell, how, device), train.X[some].to(device), train.y[some].to(device), cell.eps, cell.C0,
-            lr=how.lr, attack_steps=how.attack_steps, max_epochs=EPOCHS, seed=cell.seed, project=how.project,
-            stop=how.stop, box=how.box, warm_start=how.warm_start, progress=parent_process() is None,
-            on_epoch=on_epoch,
-        )  # fmt: skip
+        how = TRAININGS[cell.variant]
+        out, test, images = trained_robustly(cell, device, on_epoch)
+        X, y = test.X, test.y
 
         def robust(net, how=how, cell=cell, X=X, y=y) -> float:
             delta = pgd(net, X, y, cell.eps, steps=100, box=how.box)
@@ -282,7 +287,7 @@ def measure_robust(cells: list[RobustCell], device: torch.device, on_epoch=None)
                 "train_robust_accuracy": float(out.history.robust_accuracy[epochs]),
                 "train_loss": float(out.history.loss[epochs]),
                 "deviation_C0": float(out.history.C0_used[epochs]),
-                "images": len(some),
+                "images": images,
                 "epochs": epochs,
                 "stopped": bool(out.stopped),
             }
@@ -299,20 +304,13 @@ def measure_bracket(cells: list[RobustCell], device: torch.device) -> list[dict[
     """
     rows = []
     for cell in cells:
-        how, side = TRAININGS[cell.variant], math.isqrt(cell.d)
-        if how.box is not None:
+        if TRAININGS[cell.variant].box is not None:
             raise ValueError(
                 f"the strongest attack knows no box, and {cell.variant!r} has one: choose a variant without."
             )
-        train, test = (load_binary(cell.data, side, normalize=True, split=split) for split in ("train", "test"))
-        some = drawn(len(train.y), how.images, cell.seed)
-        net = train_adversarial(
-            initial(cell, how, device), train.X[some].to(device), train.y[some].to(device), cell.eps, cell.C0,
-            lr=how.lr, attack_steps=how.attack_steps, max_epochs=EPOCHS, seed=cell.seed, project=how.project,
-            stop=how.stop, box=how.box, warm_start=how.warm_start, progress=parent_process() is None,
-        ).net  # fmt: skip
-        checked = drawn(len(test.y), CHECKED, cell.seed)
-        X, y = test.X[checked].to(device), test.y[checked].to(device)
+        out, test, _ = trained_robustly(cell, device)
+        net, checked = out.net, drawn(len(test.y), CHECKED, cell.seed)
+        X, y = test.X[checked], test.y[checked]
 
         def survives(delta, net=net, X=X, y=y) -> torch.Tensor:
             return y * net(X + delta) > 0
@@ -343,16 +341,9 @@ def measure_minimal(cells: list[Cell], device: torch.device) -> list[dict[str, f
     attack failed on half of them; ``*_found`` is the share on which it did not. ``robust_error_*`` count the images lost within a
     budget of that many 1 / sqrt(d), ``certified_error_*`` those not certified.
     """
-    cell, radii = cells[0], tuple(cell.C0 for cell in cells)
-    setup, side = VARIANTS[cell.variant], math.isqrt(cell.d)
-    train, test = (load_binary(cell.data, side, setup.normalize, setup.antialias, split) for split in ("train", "test"))
-    start = initial(cell, setup, device)
-    exits = train_sgd(
-        start, train.X.to(device), train.y.to(device), radii, lr=LR, batch_size=BATCH, max_epochs=EPOCHS,
-        seed=cell.seed, exit=setup.exit, progress=parent_process() is None,
-    )  # fmt: skip
-    some = drawn(len(test.y), EXAMINED, cell.seed)
-    X, y = test.X[some].to(device), test.y[some].to(device)
+    start, exits, test = trained(cells, device)
+    some = drawn(len(test.y), EXAMINED, cells[0].seed)
+    X, y = test.X[some], test.y[some]
     rows = []
     for cell in cells:
         exit = exits[cell.C0]
@@ -376,7 +367,7 @@ def measure_minimal(cells: list[Cell], device: torch.device) -> list[dict[str, f
             | {
                 "images": len(some),
                 "right": int(right.sum()),
-                "test_accuracy": float(((exit.net(test.X.to(device)) * test.y.to(device)) > 0).double().mean()),
+                "test_accuracy": float((exit.net(test.X) * test.y > 0).double().mean()),
                 "steps": int(exit.steps),
                 "epochs": float(exit.epochs),
                 "left": bool(exit.left),

@@ -23,7 +23,7 @@ def with_output_bias(net: TwoLayerNet, c: float) -> TwoLayerNet:
 
 
 def train_beside(
-    net: TwoLayerNet, X: Tensor, y: Tensor, c: float, C0: float, seed: int, max_epochs: int = EPOCHS
+    net: TwoLayerNet, X: Tensor, y: Tensor, c: float, C0: float, seed: int, max_epochs: int
 ) -> tuple[TwoLayerNet, int]:
     """SGD on f + c by autograd, c held fixed, as published: one shuffle, and the first network that an epoch's end sees outside.
 
@@ -51,7 +51,7 @@ def measure_output_bias(cells: list[Cell], device: torch.device) -> list[dict[st
         start, train, test = prepared(cell, VARIANTS[cell.variant], device)
         sign = 2 * int(torch.randint(2, (), generator=torch.Generator().manual_seed(DRAWN + cell.seed))) - 1
         c = sign / math.sqrt(cell.m)
-        net, epochs = train_beside(start, train.X, train.y, c, cell.C0, cell.seed)
+        net, epochs = train_beside(start, train.X, train.y, c, cell.C0, cell.seed, EPOCHS)
         rows.append(
             mean_flip(smallest_flip(with_output_bias(net, c), test.X), test)
             | {

@@ -42,8 +42,10 @@ from .runs import (
     lock_file,
     make_folder,
     module_hashes,
+    modules_behind,
     read_row,
     row_file,
+    todays_codes,
     write_whole,
     writing,
 )
@@ -97,10 +99,11 @@ def run(
         device_named(device)  # a cluster's workers may have what this machine lacks
     make_folder(runs / figure.name / "locks")
     make_folder(runs / figure.name / "code")
-    code, modules = code_digest(figure), module_hashes(figure.modules)
+    code, modules = code_digest(figure), module_hashes(modules_behind(figure))
     write_whole(code_file(runs, figure, code), json.dumps(code_hashes(figure), indent=1))
     job = functools.partial(work, figure.measure, device=device, code=code, modules=modules)
-    finished = {key for key, row in finished_rows(figure, runs, results).items() if not stale or row["code"] == code}
+    today = todays_codes(figure)
+    finished = {key for key, row in finished_rows(figure, runs, results).items() if not stale or row["code"] in today}
     waiting = collections.deque(groups_of(figure, [cell for cell in cells if cell.key not in finished]))
     place, flights, locks = None, {}, {}  # the executor; future -> (group, its cells in work, executor); key -> lock
     computed, failed = 0, []
@@ -116,9 +119,9 @@ def run(
             lock = filelock.FileLock(lock_file(runs, figure, cell.key), timeout=0.1, poll_interval=0.02)
             with writing(runs / figure.name / "locks"), contextlib.suppress(filelock.Timeout):
                 locks[cell.key] = lock.acquire().lock
-                earlier = read_row(row_file(runs, figure, cell.key))
-                if earlier is not None and not (stale and earlier["code"] != code):
-                    free([cell])
+            earlier = read_row(row_file(runs, figure, cell.key)) if cell.key in locks else None
+            if earlier is not None and (not stale or earlier["code"] in today):
+                free([cell])
         return [cell for cell in group.cells if cell.key in locks]
 
     def free(cells: list[Cell]) -> None:

@@ -21,8 +21,9 @@ import math
 import os
 import platform
 import re
+import sys
 import textwrap
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import filelock
@@ -49,8 +50,8 @@ def collect(
 ) -> Path:
     """Write the finished cells of a preset to ``<results>/<name>.csv`` beside its manifest; returns the CSV's path.
 
-    Where cells are missing the manifest says which. Raises ``ValueError`` where none is finished, and as
-    :func:`finished_rows`.
+    Where cells are missing the manifest says which. Raises ``ValueError`` where none is finished or their columns differ, and
+    as :func:`finished_rows`.
     """
     cells = cells_of(figure, preset, seeds)
     rows = finished_rows(figure, runs, results)
@@ -58,6 +59,12 @@ def collect(
     if not done:
         raise ValueError(
             f"{figure.name} has no finished cell in {runs / figure.name}: run it first with `python -m lazy_helpers run {figure.name} --preset {preset}`."
+        )
+    other = next((row["key"] for row in done if row.keys() != done[0].keys()), None)
+    if other:
+        raise ValueError(
+            f"{done[0]['key']} and {other} of {figure.name} were finished by different code and have different columns: "
+            f"recompute the older with `python -m lazy_helpers run {figure.name} --preset {preset} --stale`."
         )
     path = results / f"{stored_name(figure, preset)}.csv"
     known = {code_digest(figure): code_hashes(figure)}  # and what runs and an earlier manifest say of other code
@@ -140,27 +147,41 @@ def verify(
 
     Where all agree, the manifest says so, and the result counts as up to date though other code computed it: a change
     that leaves the numbers alone need not repeat hours of work. Returns the cells' keys. Raises ``ValueError`` for a cell
-    that differs. SGD in float32 on another processor rounds differently, hence the tolerances.
+    that differs, and where every cell costs more. SGD in float32 on another processor rounds differently, hence the
+    tolerances.
     """
+    again = f"`python -m lazy_helpers run {figure.name} --preset {preset} --stale`, and collect it"
     path = results / f"{stored_name(figure, preset)}.csv"
     stored = {row["key"]: row for row in map(_typed, csv.DictReader(io.StringIO(_verified(path))))}
+    held = [cell for cell in cells_of(figure, preset) if cell.key in stored]
     cheapest = {}
-    for cell in cells_of(figure, preset):
-        if cell.key in stored and cell.cost <= cost:
+    for cell in held:
+        if cell.cost <= cost:
             cheapest.setdefault((cell.variant, cell.m), cell)
+    if not cheapest:
+        raise ValueError(
+            f"every stored cell of {figure.name} costs more than {cost:g}: allow more, or recompute with {again}."
+        )
     for cell in cheapest.values():
         (new,), old = figure.measure([cell], device_named(device)), stored[cell.key]
+        if not set(old) - set(vars(cell)) - {"key", "seconds", "device", "torch", "code"} == set(new):
+            raise ValueError(f"{cell.key} has other columns with today's code than are stored: recompute with {again}.")
         for name, value in new.items():
             near = TOLERANCES.get(name, 5e-3 * abs(old[name]))
             same = value == old[name] or (math.isnan(value) and math.isnan(old[name]))  # infinite, or none
             if not (same or abs(value - old[name]) <= near):
                 raise ValueError(
                     f"{cell.key} gives {name} = {value:.6g} with today's code and {old[name]:.6g} is stored: "
-                    f"recompute it with `python -m lazy_helpers run {figure.name} --stale`."
+                    f"recompute with {again}."
                 )
     keys = [cell.key for cell in cheapest.values()]
     manifest = _manifest(path)
-    manifest["verified"] = {"code": code_digest(figure), "modules_sha256": code_hashes(figure), "cells": keys}
+    manifest["verified"] = {
+        "code": code_digest(figure),
+        "modules_sha256": code_hashes(figure),
+        "cells": keys,
+        "untried": len({(cell.variant, cell.m) for cell in held}) - len(cheapest),
+    }
     write_whole(path.with_suffix(".json"), json.dumps(manifest, indent=1) + "\n")
     return keys
 
@@ -237,18 +258,72 @@ def code_digest(figure: Figure) -> str:
     return digest_of(code_hashes(figure))
 
 
+def todays_codes(figure: Figure) -> set[str]:
+    """The digests that today's code gives a figure's cells: its own, and its kin's for those taken from them."""
+    return {code_digest(each) for each in (figure, *map(figure_named, figure.kin))}
+
+
 def digest_of(hashes: dict[str, str]) -> str:
     """The short hash that stands for a set of modules."""
     return _sha256(json.dumps(hashes, sort_keys=True).encode())[:16]
 
 
 def code_hashes(figure: Figure) -> dict[str, str]:
-    """What a cell's numbers depend on: the modules, the measurement, the setups of the variants that occur."""
+    """What a cell's numbers depend on: modules, the measurement and what else it calls, the setups of the variants that occur."""
     variants = sorted({cell.variant for preset in figure.presets for cell in cells_of(figure, preset)})
-    return module_hashes(figure.modules) | {
-        "measurement": _syntax_hash(textwrap.dedent(inspect.getsource(figure.measure))),
-        "variants": _sha256(repr([(name, figure.variants[name]) for name in variants]).encode()),
-    }
+    return (
+        module_hashes(figure.modules)
+        | {
+            "measurement": _code_hash(figure.measure),
+            "variants": _sha256(repr([(name, figure.variants[name]) for name in variants]).encode()),
+        }
+        | called(figure.measure, figure.modules)
+    )
+
+
+def called(measure: Callable, modules: Iterable[str]) -> dict[str, str]:
+    """What a measurement takes from this package beyond those modules, by ``module.name``: functions and classes by hash,
+    numbers, texts and tuples as they are.
+
+    Names are followed from function to function, so that a step which moves out of a measurement still outdates results.
+    Checks of arguments are left out, for they change no number, and tables of variants, which are hashed by themselves.
+    """
+    package, found, left = f"{__package__}.", {}, [measure]
+    inside = {package + name for name in (*modules, "checks")}
+    while left:
+        code = left.pop()
+        if code.__module__ in inside:
+            continue
+        for name in sorted(_names(code)):
+            value = inspect.unwrap(vars(sys.modules[code.__module__]).get(name))
+            if isinstance(value, (int, float, str, tuple)):
+                found[f"{code.__module__.removeprefix(package)}.{name}"] = repr(value)
+            elif (inspect.isfunction(value) or inspect.isclass(value)) and value.__module__.startswith(package):
+                where = f"{value.__module__.removeprefix(package)}.{value.__qualname__}"
+                if value.__module__ not in inside and value is not measure and where not in found:
+                    found[where] = _code_hash(value)
+                    left.append(value)
+    return found
+
+
+def modules_behind(figure: Figure) -> list[str]:
+    """All modules of this package that a cell's numbers depend on, whole: what two checkouts must share to work together."""
+    spoken_of = [figure.measure.__module__.removeprefix(f"{__package__}."), *called(figure.measure, figure.modules)]
+    ours = {path.stem for path in Path(__file__).parent.glob("*.py")}
+    return sorted({*figure.modules, "cells"} | ours.intersection(name.split(".")[0] for name in spoken_of))
+
+
+def _names(code: Callable) -> set[str]:
+    """The names that a function or class speaks of, but for its annotations."""
+    tree = ast.parse(textwrap.dedent(inspect.getsource(code)))
+    for node in ast.walk(tree):
+        for field in {"annotation", "returns"} & set(node._fields):
+            setattr(node, field, None)
+    return {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
+
+
+def _code_hash(code: Callable) -> str:
+    return _syntax_hash(textwrap.dedent(inspect.getsource(code)))
 
 
 def module_hashes(modules: Iterable[str]) -> dict[str, str]:
@@ -276,6 +351,7 @@ def _syntax_hash(source: str) -> str:
 def finished_rows(figure: Figure, runs: Path, results: Path, strict: bool = True) -> dict[str, dict]:
     """Every finished cell of a figure by its key: its kin's, over them its own collected ones, and those in the runs folder.
 
+    A cell in the runs folder gives way to a collected one only where that alone is of today's code.
     An altered CSV is passed over. Raises ``ValueError`` if ``strict`` and cells that it held would be lost with it.
     """
     rows, altered = {}, []
@@ -290,10 +366,17 @@ def finished_rows(figure: Figure, runs: Path, results: Path, strict: bool = True
                 altered.append((preset, path, flaw))
             else:
                 rows |= {row["key"]: row for row in map(_typed, csv.DictReader(io.StringIO(raw.decode())))}
+    today = None
     for file in sorted((runs / figure.name).glob("*.json")):
         row = read_row(file)
-        if row is not None:
-            rows[row["key"]] = row
+        if row is None:
+            continue
+        stored = rows.get(row["key"], row)
+        if stored["code"] != row["code"]:
+            today = today or todays_codes(figure)
+            if stored["code"] in today and row["code"] not in today:
+                continue  # left over from older code than that of the result beside it
+        rows[row["key"]] = row
     for preset, path, flaw in altered if strict else ():
         if not _replaceable(figure, preset, path, rows):
             raise ValueError(
@@ -364,12 +447,12 @@ def _verdict(path: Path, figure: Figure | None = None) -> str:
         return "ALTERED, " + ("its hash is not the manifest's" if manifest else "its manifest is missing or broken")
     checked = ""
     if figure:
-        fresh = manifest.get("code") == [code_digest(figure)]
-        if not fresh and manifest.get("verified", {}).get("code") == code_digest(figure):
-            fresh, checked = (
-                True,
-                f" (today's code gives the same numbers in {len(manifest['verified']['cells'])} cells)",
-            )
+        fresh, verified = set(manifest["code"]) <= todays_codes(figure), manifest.get("verified", {})
+        if not fresh and verified.get("code") == code_digest(figure):
+            fresh = True
+            tried, untried = len(verified["cells"]), verified["untried"]
+            left = f"; not tried: {untried} of {tried + untried} variants and widths" if untried else ""
+            checked = f" (today's code gives the same numbers in {tried} cells{left})"
     elif "modules_sha256" in manifest:
         fresh = manifest["modules_sha256"] == module_hashes(name[:-3] for name in manifest["modules_sha256"])
     else:
@@ -427,10 +510,10 @@ def _manifest(path: Path) -> dict:
 
 
 def _object(file: Path) -> dict:
-    """The object in a JSON file; empty where the file is missing or not whole."""
+    """The object in a JSON file; empty where the file is missing or not whole. One that cannot be read is no missing one."""
     try:
         value = json.loads(file.read_text())
-    except (OSError, ValueError):
+    except (FileNotFoundError, NotADirectoryError, ValueError):
         return {}
     return value if isinstance(value, dict) else {}
 

@@ -54,7 +54,7 @@ def strongest_attack(
     r"""The smallest margin y f(x + delta) found with ||delta|| <= eps (a number, or one for each member), for each point by the best of three attacks.
 
     Projected gradient ascent with ``restarts`` and its best iterate, the exact smallest step along the gradient
-    (:func:`~lazy_helpers.attack.smallest_flip`, where it is within the budget and the box), and iterated linearisation: each
+    (:func:`~lazy_helpers.attack.smallest_flip`, where it is within the budget), and iterated linearisation: each
     step goes to the zero of the tangent plane, or as far towards it as the budget allows. ``x`` is ``(n, d)`` or ``(*members, n,
     d)``, ``y`` ``(n,)`` in {-1, +1}. Raises ``ValueError`` as :func:`~lazy_helpers.attack.pgd` does.
     """

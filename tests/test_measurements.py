@@ -9,7 +9,7 @@ import torch
 from scipy import stats
 
 import lazy_helpers as lh
-from lazy_helpers.cells import Cell
+from lazy_helpers.cells import EPOCHS, Cell
 from lazy_helpers.experiments import cells_of, figure_named, sides
 from lazy_helpers.measurements import (
     measure_bracket,
@@ -115,7 +115,7 @@ def test_an_output_bias_is_a_neuron_that_is_always_one(c):
 def test_without_its_output_bias_that_training_is_the_published_one():
     train = lh.load_binary("digits", 8)
     start = lh.TwoLayerNet.init(64, 200, seed=1, bias=True)
-    net, epochs = train_beside(start, train.X, train.y, 0.0, 10.0, 1)
+    net, epochs = train_beside(start, train.X, train.y, 0.0, 10.0, 1, EPOCHS)
     exit = lh.train_sgd(start, train.X, train.y, 10.0, exit="epoch", seed=1, progress=False)[10.0]
     assert epochs == float(exit.epochs) > 1 and torch.allclose(net.weights, exit.net.weights, atol=1e-4)
     other, _ = train_beside(start, train.X, train.y, 0.5, 10.0, 1, epochs)
@@ -130,7 +130,7 @@ def test_the_steps_with_an_output_bias_flip_f_plus_c(d, monkeypatch):
     side = math.isqrt(d)
     train, test = (lh.load_binary("digits", side, split=split) for split in ("train", "test"))
     start, c = lh.TwoLayerNet.init(d, 200, seed=1, bias=True), row["sign"] / math.sqrt(200)
-    net, epochs = train_beside(start, train.X, train.y, c, 10.0, 1)
+    net, epochs = train_beside(start, train.X, train.y, c, 10.0, 1, EPOCHS)
     f, gradient = reference.value_and_grad(net.to(torch.float64), test.X.double())
     relative = []
     for x, y, value, g in zip(test.X.double(), test.y, f + c, gradient, strict=True):

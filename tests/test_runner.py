@@ -33,7 +33,7 @@ from lazy_helpers.cells import grid
 from lazy_helpers.experiments import FIGURES, cells_of, figure_named
 from lazy_helpers.measurements import measure_flips
 from lazy_helpers.runner import Outcome, groups_of, run
-from lazy_helpers.workers import Workers
+from lazy_helpers.workers import Here, Workers, work
 
 FIG2 = figure_named("fig2")
 RADII = grid(("published", "theory"), (16, 64), {50: 2}, "digits", (2.0, 5.0, 8.0))(None)  # 8 trajectories, 24 cells
@@ -244,6 +244,22 @@ def test_a_worker_with_other_code_is_refused(folder, monkeypatch):
     monkeypatch.setattr("lazy_helpers.runner.module_hashes", lambda modules: {"network.py": "another"})
     assert go(folder, measure, RADII[:3]).failed
     assert "same checkout" in failures(folder)[RADII[0].key]["traceback"] and not values(folder)
+
+
+@pytest.mark.parametrize("name", ["measurements", "cells", "train"])
+def test_a_worker_has_the_measurement_and_its_constants_of_the_runner(folder, monkeypatch, name):
+    """The runner sends the hash of every module that the numbers rest on, and a worker compares them all."""
+    sent = []
+
+    class Post(Here):
+        def submit(self, job, cells, call):
+            sent.append(job.keywords["modules"])
+            return super().submit(job, cells, call)
+
+    go(folder, measure_flips, RADII[:1], executor=Post)
+    assert sent[0] == runs.module_hashes(runs.modules_behind(FIG2)) and f"{name}.py" in sent[0]
+    answer = work(measure, RADII[:1], "", "cpu", "", sent[0] | {f"{name}.py": "another"})
+    assert "same checkout" in answer.traceback and not answer.rows
 
 
 # Dask

@@ -2,6 +2,7 @@
 
 import dataclasses
 import errno
+import functools
 import json
 import os
 import re
@@ -10,13 +11,15 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
 from lazy_helpers import __main__ as command_line
-from lazy_helpers import runner, runs
+from lazy_helpers import measurements, output_bias, runner, runs
+from lazy_helpers.cells import Cell
 from lazy_helpers.experiments import FIGURES, cells_of, figure_named
 from lazy_helpers.measurements import measure_flips
 
@@ -77,11 +80,14 @@ def test_a_finished_cell_of_its_kin_is_a_figures_own(tmp_path, monkeypatch):
     runner.run(FIGURES["fig2"], DIGITS[:3], "cpu", tmp_path / "runs", tmp_path / "results")
     done = runner.run(later, DIGITS[:4], "cpu", tmp_path / "runs", tmp_path / "results")
     assert done == (0, (DIGITS[3].key,))
+    done = runner.run(later, DIGITS[:3], "cpu", tmp_path / "runs", tmp_path / "results", stale=True)
+    assert done == (0, ())  # its kin's code is today's
     for folder in ("runs", "nothing here"):  # as finished cells, then as a collected result alone
         path = runs.collect(later, "digits", None, tmp_path / folder, tmp_path / "results")
         manifest = json.loads(path.with_suffix(".json").read_text())
         assert manifest["cells"] == 3 and DIGITS[3].key in manifest["missing"]
         assert manifest["modules_sha256"] == {runs.code_digest(FIGURES["fig2"]): runs.code_hashes(FIGURES["fig2"])}
+        assert runs._verdict(path, later) == "up to date, 9 cells missing"
         path.unlink(), path.with_suffix(".json").unlink()
         runs.collect(FIGURES["fig2"], "digits", None, tmp_path / "runs", tmp_path / "results")
 
@@ -285,15 +291,23 @@ def test_a_collect_that_is_stopped_between_its_two_files_is_made_good_by_the_nex
     assert len(runs.load_results("fig2_digits", tmp_path / "results")) == 12
 
 
-def test_a_folder_that_may_not_be_read_is_named(command, tmp_path, monkeypatch):
+def test_a_finished_cell_that_may_not_be_read_is_named_and_kept(command, tmp_path, monkeypatch):
     """Its permissions alone would not stop root, as whom tests may run."""
+    command("run")
+    closed = tmp_path / "runs" / "fig2" / f"{DIGITS[0].key}.json"
+    before, real = closed.read_text(), Path.read_text
 
-    def refused(figure, folder):
-        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(folder / figure.name / "failed"))
+    def refused(path, *how, **more):
+        if path == closed:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        return real(path, *how, **more)
 
-    monkeypatch.setattr(runs, "failed_rows", refused)
-    code, said = command("status")
-    assert code == 2 and f"{tmp_path / 'runs'}" in said and "(Permission denied): make it readable" in said
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "read_text", refused)
+        for verb in ("status", "run", "collect"):
+            code, said = command(verb)
+            assert code == 2 and f"{closed} cannot be read (Permission denied): make it readable" in said
+    assert closed.read_text() == before
 
 
 @pytest.mark.parametrize("below", ["", "below", "below/it"])
@@ -387,8 +401,111 @@ def test_results_of_other_code_are_vouched_for_only_if_they_agree(tmp_path, monk
         return [{name: 1.02 * value for name, value in row.items()} for row in measure_flips(cells, device)]
 
     changed = dataclasses.replace(FIG2, measure=louder)
-    with pytest.raises(ValueError, match="--stale"):
+    with pytest.raises(ValueError, match="run fig2 --preset digits --stale`, and collect it"):
         runs.verify(changed, "digits", "cpu", tmp_path / "results")
+    for columns in ({}, {"value": 1.0}):
+        changed = dataclasses.replace(FIG2, measure=lambda cells, device, columns=columns: [columns for _ in cells])
+        with pytest.raises(ValueError, match="other columns"):
+            runs.verify(changed, "digits", "cpu", tmp_path / "results")
+    with pytest.raises(ValueError, match="allow more"):  # none was tried: nothing is vouched for
+        runs.verify(FIG2, "digits", "cpu", tmp_path / "results", cost=1)
+    cells = {(cell.variant, cell.d): cell for cell in DIGITS}
+    path = collected(tmp_path / "two", [cells["published", 16], cells["theory", 64]])
+    small = cells["published", 16].cost
+    assert runs.verify(FIG2, "digits", "cpu", path.parent, cost=small) == [cells["published", 16].key]
+    assert "in 1 cells; not tried: 1 of 2 variants and widths" in runs._verdict(path, FIG2)
+
+
+def test_what_older_code_left_in_the_runs_folder_does_not_replace_todays_result(tmp_path, monkeypatch):
+    def told(value):
+        return lambda cells, device: [{"value": value} for _ in cells]
+
+    places = tmp_path / "runs", tmp_path / "results"
+    for value, folder in ((1, places[0]), (2, tmp_path / "elsewhere")):
+        figure = dataclasses.replace(FIG2, measure=told(value), modules=())
+        monkeypatch.setattr(runs, "code_hashes", lambda figure, value=value: {"told": str(value)})
+        runner.run(figure, DIGITS[:2], "cpu", folder, tmp_path / "nowhere")
+    path = runs.collect(figure, "digits", None, tmp_path / "elsewhere", places[1])
+    assert runner.run(figure, DIGITS[:2], "cpu", *places, stale=True).computed == 0
+    runs.collect(figure, "digits", None, *places)
+    assert runs._verdict(path, figure).startswith("up to date") and "\n" in path.read_text()
+    assert set(runs.load_results("fig2_digits", places[1]).value) == {2}
+
+
+def test_cells_whose_columns_differ_are_not_collected(tmp_path):
+    for cell, columns in zip(DIGITS, ({"value": 1.0}, {"value": 1.0, "new": 2.0}), strict=False):
+        figure = dataclasses.replace(FIG2, measure=lambda cells, device, columns=columns: [columns], modules=())
+        runner.run(figure, [cell], "cpu", tmp_path / "runs", tmp_path / "results")
+    with pytest.raises(ValueError, match="different columns: .* run fig2 --preset digits --stale"):
+        runs.collect(figure, "digits", None, tmp_path / "runs", tmp_path / "results")
+
+
+@pytest.mark.parametrize(
+    "figure", {figure.measure: figure for figure in FIGURES.values()}.values(), ids=lambda f: f.name
+)
+def test_whatever_a_measurement_runs_is_in_its_hash(figure):
+    cell = min((cell for preset in figure.presets for cell in cells_of(figure, preset)), key=lambda cell: cell.cost)
+    entered = set()
+
+    def watch(frame, event, _):
+        module = frame.f_globals.get("__name__", "")
+        if event == "call" and module.startswith("lazy_helpers."):
+            entered.add((module.removeprefix("lazy_helpers."), frame.f_code.co_qualname))
+
+    sys.setprofile(watch)
+    try:
+        figure.measure([cell], torch.device("cpu"))
+    finally:
+        sys.setprofile(None)
+    hashed = {
+        *runs.called(figure.measure, figure.modules),
+        f"{figure.measure.__module__[13:]}.{figure.measure.__name__}",
+    }
+    assert (figure.measure.__module__.removeprefix("lazy_helpers."), figure.measure.__name__) in entered
+    for module, function in entered:
+        outermost = f"{module}.{function}".split(".<locals>")[0]
+        assert module in {*figure.modules, "checks"} or {outermost, outermost.rpartition(".")[0]} & hashed
+
+
+def test_a_constant_or_a_helper_of_a_measurement_outdates_its_results(monkeypatch):
+    digest = runs.code_digest(FIG2)
+    with monkeypatch.context() as patch:
+        patch.setattr(measurements, "LR", 0.2)
+        assert runs.code_digest(FIG2) != digest
+    with monkeypatch.context() as patch:
+        patch.setattr(measurements, "initial", measurements.drawn)  # called by what the measurement calls
+        assert runs.code_digest(FIG2) != digest
+    with monkeypatch.context() as patch:
+        patch.setattr(measurements, "CHECKED", 7)  # of another measurement
+        assert runs.code_digest(FIG2) == digest
+    beside = figure_named("output_bias")
+    digest = runs.code_digest(beside)
+    for name, value in (("EPOCHS", 1), ("SHUFFLES", 1), ("train_beside", measurements.drawn)):
+        with monkeypatch.context() as patch:
+            patch.setattr(output_bias, name, value)
+            assert runs.code_digest(beside) != digest
+
+
+LIMIT = 3
+
+
+def helper(x, limit=LIMIT):
+    return x
+
+
+@functools.cache
+def remembered(x):
+    return helper(x)
+
+
+class Holder:
+    def hold(self, x: Cell) -> Cell:
+        return remembered(x)
+
+
+def test_names_are_followed_through_defaults_classes_and_caches_and_not_through_annotations():
+    assert runs._names(Holder) == {"remembered", "x"}
+    assert runs._names(remembered) == {"functools", "helper", "x"} and runs._names(helper) == {"LIMIT", "x"}
 
 
 @pytest.mark.parametrize("name", FIGURES)
@@ -399,7 +516,9 @@ def test_stored_results_bear_their_hashes_and_name_what_computed_them(name):
     assert manifest["versions"]["torch"] and manifest["devices"] and manifest["wall_seconds"] > 0
     assert set(manifest["modules_sha256"]) == set(table.code)
     for code, hashes in manifest["modules_sha256"].items():
-        today = {f"{module}.py" for module in figure_named(name).modules} | {"measurement", "variants"}
+        figure = figure_named(name)
+        today = {f"{module}.py" for module in figure.modules} | {"measurement", "variants"}
+        today |= set(runs.called(figure.measure, figure.modules))
         core = {"attack.py", "dynamics.py"} & today  # every measurement rests on the one or the other
         assert core and core | {"measurement", "variants"} <= set(hashes) <= today  # older code had fewer modules
         assert runs.digest_of(hashes) == code  # the modules named are those whose digest the cells bear
