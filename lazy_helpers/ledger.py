@@ -116,7 +116,9 @@ def _radii(name: str, figure: str, variant: str, results: Path) -> Row:
     last = table[table.C0 == table.C0.max()]
     stayed = last[~last.left]
     reason = (
-        "" if variant == "theory" else "The curve for C0 = 10 has the setting of Figure 2's at m = 100,000, above. "
+        ""
+        if variant == "theory"
+        else "The paper's figure has m = 100,000; its curve for C0 = 10 has the setting of Figure 2's, above. "
     )
     reason += f"No value could be read. At C0 = {table.C0.max():g} the cap of 1000 epochs came before the exit in {len(stayed)} of {len(last)} runs"
     if len(stayed):
@@ -133,7 +135,9 @@ def _radii(name: str, figure: str, variant: str, results: Path) -> Row:
     for m in sorted(set(size) - {1_000}):
         factor = (size[m] / size[1_000]).dropna()
         if len(factor):
-            reason += f". At m = {m:,}, d = {factor.index[0][0]} to {factor.index[-1][0]}, ‖δ‖/‖x‖ is {factor.min():.2f} to {factor.max():.2f} times that at m = 1,000"
+            radii = factor.index.unique("C0")
+            alone = "" if len(radii) == table.C0.nunique() else f", C0 = {', '.join(f'{C0:g}' for C0 in radii)} alone"
+            reason += f". At m = {m:,}, d = {factor.index[0][0]} to {factor.index[-1][0]}{alone}, ‖δ‖/‖x‖ is {factor.min():.2f} to {factor.max():.2f} times that at m = 1,000"
     return row(
         f"{figure}, ‖δ‖/‖x‖ for each C0, m = 1,000, d = {table.d.min()} to {table.d.max()}",
         (name,),
@@ -269,7 +273,7 @@ def _robust_error(results: Path) -> Row:
     budget = BENCHMARK / np.sqrt(table.d)
     small = table[budget < 1]  # a larger one takes the image away
     return row(
-        "Robust error (Corollary 3.2), here at a budget of 5/√d",
+        "Robust error (the paper's Corollary 3.2), here at a budget of 5/√d",
         ("fig2",),
         f"above {ROBUST:g}",
         f"{table.robust_error.min():.3f} to {table.robust_error.max():.3f}",
