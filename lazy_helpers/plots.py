@@ -432,8 +432,8 @@ def certified(table):
     return figure, (
         f"Upper row: the lowest bound over all steps, as a share of the largest |f|, against d, for C0 = "
         f"{', '.join(f'{C0:g}' for C0 in columns)}; below 0 a step is certified. By our route every seed is certified: "
-        f"{'; '.join(says)}. The published route stays near 1 for small d and falls slowly. Lower row: the least certified "
-        "step times d lies above what the worst network found needs, which lies above what the initial one needs."
+        f"{'; '.join(says)}. The published route starts above 1 and falls slowly. Lower row: for each draw the least "
+        "certified step times d lies above what the worst network found needs, and that above what the initial one needs."
     )
 
 
