@@ -218,16 +218,25 @@ def status(figures: Iterable[Figure], runs: Path = RUNS, results: Path = RESULTS
 
 
 def _seconds(figure: Figure, todo: list[Cell], rows: dict[str, dict]) -> float:
-    """What cells will take, from what finished ones took per unit of cost: those of the same width where there are any."""
+    """What cells will take, from what finished ones took per unit of cost: those of the same C0 and width where there are
+    any, else of the same C0, for it decides how long training lasts, else of the same width."""
     cells = {cell.key: cell for preset in figure.presets for cell in cells_of(figure, preset)}
     done = [(cells[key], row["seconds"]) for key, row in rows.items() if key in cells]
 
-    def rate(m: int) -> float:
-        alike = [pair for pair in done if pair[0].m == m] or done
+    def kind(cell: Cell) -> tuple:
+        return getattr(cell, "C0", None), cell.m
+
+    def rate(C0: float | None, m: int) -> float:
+        nearer = ((C0, m), (C0, ...), (..., m), (..., ...))
+        alike = next(
+            some
+            for near in nearer
+            if (some := [pair for pair in done if all(a in (b, ...) for a, b in zip(near, kind(pair[0]), strict=True))])
+        )
         return sum(seconds for _, seconds in alike) / sum(cell.cost for cell, _ in alike)
 
-    rates = {m: rate(m) for m in {cell.m for cell in todo}}
-    return sum(cell.cost * rates[cell.m] for cell in todo)
+    rates = {one: rate(*one) for one in set(map(kind, todo))}
+    return sum(cell.cost * rates[kind(cell)] for cell in todo)
 
 
 def _span(seconds: float) -> str:
@@ -452,7 +461,7 @@ def _verdict(path: Path, figure: Figure | None = None) -> str:
             fresh = True
             tried, untried = len(verified["cells"]), verified["untried"]
             left = f"; not tried: {untried} of {tried + untried} variants and widths" if untried else ""
-            checked = f" (today's code gives the same numbers in {tried} cells{left})"
+            checked = f" (today's code gives the same numbers in {tried} cell{'s' * (tried > 1)}{left})"
     elif "modules_sha256" in manifest:
         fresh = manifest["modules_sha256"] == module_hashes(name[:-3] for name in manifest["modules_sha256"])
     else:

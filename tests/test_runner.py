@@ -377,6 +377,20 @@ def test_status_counts_and_times(folder):
     assert bad.strip().startswith("failed") and bad.endswith("memory")
 
 
+def test_the_time_left_is_taken_from_the_cells_that_are_most_alike():
+    """Of the same C0 and width, else C0, else width: the sums of Figure 3, whose larger balls are left late or never."""
+    figure, took = figure_named("fig3"), {10.0: 1.0, 20.0: 100.0}
+    narrow, wide = ([cell for cell in cells_of(figure) if cell.m == m and cell.d == 25] for m in (1_000, 10_000))
+    rows = {c.key: {"seconds": c.cost * took[c.C0]} for c in narrow if c.C0 in took}
+    rows |= {c.key: {"seconds": c.cost * 7} for c in wide if c.C0 == 10}
+
+    def left(C0):
+        (cell,) = (cell for cell in wide if cell.C0 == C0)
+        return runs._seconds(figure, [cell], rows) / cell.cost
+
+    assert left(10.0) == pytest.approx(7) and left(20.0) == pytest.approx(100) and left(30.0) == pytest.approx(7)
+
+
 # Disks and folders
 
 

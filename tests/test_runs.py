@@ -413,7 +413,7 @@ def test_results_of_other_code_are_vouched_for_only_if_they_agree(tmp_path, monk
     path = collected(tmp_path / "two", [cells["published", 16], cells["theory", 64]])
     small = cells["published", 16].cost
     assert runs.verify(FIG2, "digits", "cpu", path.parent, cost=small) == [cells["published", 16].key]
-    assert "in 1 cells; not tried: 1 of 2 variants and widths" in runs._verdict(path, FIG2)
+    assert "in 1 cell; not tried: 1 of 2 variants and widths" in runs._verdict(path, FIG2)
 
 
 def test_what_older_code_left_in_the_runs_folder_does_not_replace_todays_result(tmp_path, monkeypatch):
