@@ -227,12 +227,8 @@ def _seconds(figure: Figure, todo: list[Cell], rows: dict[str, dict]) -> float:
         return getattr(cell, "C0", None), cell.m
 
     def rate(C0: float | None, m: int) -> float:
-        nearer = ((C0, m), (C0, ...), (..., m), (..., ...))
-        alike = next(
-            some
-            for near in nearer
-            if (some := [pair for pair in done if all(a in (b, ...) for a, b in zip(near, kind(pair[0]), strict=True))])
-        )
+        likeness = [2 * (kind(cell)[0] == C0) + (cell.m == m) for cell, _ in done]
+        alike = [pair for pair, like in zip(done, likeness, strict=True) if like == max(likeness)]
         return sum(seconds for _, seconds in alike) / sum(cell.cost for cell, _ in alike)
 
     rates = {one: rate(*one) for one in set(map(kind, todo))}

@@ -247,7 +247,7 @@ def test_a_worker_with_other_code_is_refused(folder, monkeypatch):
 
 
 @pytest.mark.parametrize("name", ["measurements", "cells", "train"])
-def test_a_worker_has_the_measurement_and_its_constants_of_the_runner(folder, monkeypatch, name):
+def test_a_worker_has_the_measurement_and_its_constants_of_the_runner(folder, name):
     """The runner sends the hash of every module that the numbers rest on, and a worker compares them all."""
     sent = []
 

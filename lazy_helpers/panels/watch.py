@@ -20,10 +20,9 @@ from .. import plots
 from ..attack import pgd
 from ..cells import VARIANTS, Cell, RobustCell
 from ..checks import device_named
-from ..data import load_binary
 from ..experiments import FIGURES
 from ..lazy import LazyBall
-from ..measurements import initial
+from ..measurements import prepared
 from ..runs import code_digest, module_hashes
 from ..train import logistic_loss
 from ..workers import attend, work
@@ -86,19 +85,14 @@ class Watch:
     """Called after each epoch of a cell's training: measures, and at times sends what there is."""
 
     def __init__(self, cell: Cell, R: float, device: torch.device, state: State, send):
-        setup = VARIANTS[cell.variant]
-        side = math.isqrt(cell.d)
-        data, test = (
-            load_binary(cell.data, side, setup.normalize, setup.antialias, part) for part in ("train", "test")
-        )
+        self.net, data, test = prepared(cell, VARIANTS[cell.variant], device)
         some = slice(None, None, max(1, len(test.X) // TEST_POINTS))
-        self.X, self.y = test.X[some].to(device), test.y[some].to(device)
+        self.X, self.y = test.X[some], test.y[some]
         self.cell, self.R, self.state, self.send = cell, R, state, send
-        self.net = initial(cell, setup, device)
         self.ball = LazyBall(self.net.weights, cell.C0)
         self.due = 0.0
         self.rows = state.curves.setdefault(cell.seed, [])
-        self.add(0.0, float(logistic_loss(self.net, data.X.to(device), data.y.to(device))))
+        self.add(0.0, float(logistic_loss(self.net, data.X, data.y)))
 
     def __call__(self, now) -> None:
         if isinstance(now, dict):
